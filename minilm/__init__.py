@@ -1,0 +1,24 @@
+"""Transformers from scratch in NumPy, with compiled kernels that must agree with it."""
+
+from ._kernels.registry import BackendUnavailable, use_backend
+from .autograd import decomposed, enable_grad, no_grad
+from .derivatives import checkpoint, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+from .tensor import Tensor
+
+__version__ = "0.1.0"
+__all__ = [
+    "BackendUnavailable",
+    "Tensor",
+    "checkpoint",
+    "decomposed",
+    "enable_grad",
+    "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "no_grad",
+    "use_backend",
+    "value_and_grad",
+    "vjp",
+]

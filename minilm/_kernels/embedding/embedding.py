@@ -1,0 +1,52 @@
+"""Rows of a table, looked up by number.
+
+    y[i] = w[ids[i]]
+
+Backward: every row of w collects the gradients of the places where it was used,
+
+    dw[j] = Σ_{i : ids[i] = j} dy[i]        and 0 for j = padding_idx
+
+Saves the ids and the number of rows.  Every id must lie in 0 … V - 1.
+Derivation: embedding.md.
+"""
+
+import numpy as np
+
+from ..layout import as_rows
+
+
+def embedding_forward(w, ids, *, padding_idx):  # (V, C), (...) -> (..., C)
+    return w[ids], (ids, w.shape[0], padding_idx)
+
+
+def embedding_backward(dy, saved, needs):
+    ids, V, padding_idx = saved
+    if not needs[0]:
+        return None, None
+    dw = np.zeros((V, dy.shape[-1]), dy.dtype)
+    np.add.at(dw, ids, dy)
+    if padding_idx is not None:
+        dw[padding_idx] = 0
+    return dw, None
+
+
+def embedding_compiled(loops):
+    """Wrap the compiled ``loops`` of embedding_numba or embedding_cython: lay out rows, allocate, call."""
+
+    def forward(w, ids, *, padding_idx):
+        C = w.shape[1]
+        places = np.ascontiguousarray(ids, np.int64).reshape(-1)
+        y = np.empty((*ids.shape, C), w.dtype)
+        loops.gather(np.ascontiguousarray(w), places, y.reshape(len(places), C))
+        return y, (places, len(w), padding_idx)
+
+    def backward(dy, saved, needs):
+        if not needs[0]:
+            return None, None
+        places, V, padding_idx = saved
+        C = dy.shape[-1]
+        dw = np.zeros((V, C), dy.dtype)  # untouched rows cost nothing: the system hands out zeroed pages
+        loops.scatter_add(as_rows(dy), places, -1 if padding_idx is None else padding_idx % V, dw)
+        return dw, None
+
+    return forward, backward

@@ -1,0 +1,39 @@
+"""Multiply the last axis by a matrix and add a bias.
+
+With x of N rows and C columns (all leading axes are rows), and W of shape (C, F):
+
+    y = x W + b
+
+Backward:
+
+    dx = dy Wᵀ        dW = xᵀ dy        db = Σ_rows dy
+
+``transposed`` says that the matrix is kept as (F, C), as in torch.nn.Linear, so that W is its transpose; GPT-2's
+checkpoints keep (C, F).  Saves x and W.  All the work is one matrix product each way, which BLAS does; leading axes
+are folded into rows first, because np.matmul would make one small product per leading index.
+Derivation: linear.md.
+"""
+
+import numpy as np
+
+
+def linear_forward(x, w, b, *, transposed):  # (..., C), (F, C) or (C, F), (F,) -> (..., F)
+    W = w.swapaxes(0, 1) if transposed else w
+    rows = x.reshape(-1, x.shape[-1])  # (N, C)
+    y = rows @ W  # (N, F)
+    if b is not None:
+        y += b
+    return y.reshape(*x.shape[:-1], W.shape[1]), (x, w, transposed)
+
+
+def linear_backward(dy, saved, needs):
+    x, w, transposed = saved
+    x_rows, dy_rows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    dx = dw = db = None
+    if needs[0]:
+        dx = (dy_rows @ (w if transposed else w.T)).reshape(x.shape)
+    if needs[1]:
+        dw = dy_rows.T @ x_rows if transposed else x_rows.T @ dy_rows
+    if needs[2]:
+        db = np.ones(len(dy_rows), dy.dtype) @ dy_rows  # a product with ones: BLAS sums columns on every thread
+    return dx, dw, db

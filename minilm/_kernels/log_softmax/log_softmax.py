@@ -1,0 +1,59 @@
+"""The logarithm of softmax along one axis, without ever dividing by or taking the logarithm of a tiny number.
+
+    y = x - max x - log Σ exp(x - max x)
+
+Backward:
+
+    dx = dy - exp(y) Σ dy
+
+An entry of -inf stays -inf, the logarithm of probability 0; so does a whole row of them.  Saves y alone.
+Derivation: log_softmax.md.  Source: the log-sum-exp identity; Blanchard, Higham & Higham (2021), doi:10.1093/imanum/draa038.
+"""
+
+import numpy as np
+
+from ..layout import as_rows
+
+
+def log_softmax_forward(x, *, axis):
+    if x.shape[axis] == 0:
+        return x * 1, (x * 1, axis)  # nothing has no largest entry
+    top = x.max(axis=axis, keepdims=True)
+    x = x - np.where(top == -np.inf, 0, top)
+    total = np.exp(x).sum(axis=axis, keepdims=True)
+    y = x - np.log(np.where(total == 0, 1, total))
+    return y, (y, axis)
+
+
+def log_softmax_backward(dy, saved, needs):
+    y, axis = saved
+    return (dy - np.exp(y) * dy.sum(axis=axis, keepdims=True) if needs[0] else None,)
+
+
+def log_softmax_compiled(loops):
+    """Wrap the compiled ``loops``: bring the axis to the end, lay out rows, allocate, call."""
+
+    def forward(x, *, axis):
+        rows = as_rows(x.swapaxes(axis, -1))  # (N, C)
+        y = np.empty_like(rows)
+        if y.size:
+            loops.forward_rows(rows, y)
+        return _axis_back(y, x.shape, axis), (y, x.shape, axis)
+
+    def backward(dy, saved, needs):
+        y, shape, axis = saved
+        if not needs[0]:
+            return (None,)
+        dx = np.empty_like(y)
+        if y.size:
+            loops.backward_rows(as_rows(dy.swapaxes(axis, -1)), y, dx)
+        return (_axis_back(dx, shape, axis),)
+
+    return forward, backward
+
+
+def _axis_back(rows, shape, axis):
+    """Undo swapaxes and as_rows: (N, C) with C = shape[axis] -> shape."""
+    swapped = list(shape)
+    swapped[axis], swapped[-1] = swapped[-1], swapped[axis]
+    return rows.reshape(swapped).swapaxes(axis, -1)

@@ -1,0 +1,105 @@
+# cython: language_level=3
+"""What only C can ask of the machine: which instructions it has, and how OpenMP's team of threads stands.
+
+Built once, without any -m flag, so that it may be imported on every processor.
+"""
+
+from libc.stdint cimport uintptr_t
+
+cdef extern from *:
+    """
+    #if defined(_OPENMP)
+    #include <omp.h>
+    #else
+    static int omp_get_max_threads(void) { return 1; }
+    static void omp_set_num_threads(int n) { (void)n; }
+    #endif
+
+    /* 1, 3 or 4: the x86-64 level of this processor, counting only what the operating system saves and restores. */
+    static int ml_x86_64_level(void) {
+    #if (defined(__GNUC__) || defined(__clang__)) && defined(__x86_64__)
+        __builtin_cpu_init();
+        if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi")
+              && __builtin_cpu_supports("bmi2"))) return 1;
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+            && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq")
+            && __builtin_cpu_supports("avx512vl") ? 4 : 3;
+    #elif defined(_M_X64)
+        return IsProcessorFeaturePresent(41) ? 4 : IsProcessorFeaturePresent(40) ? 3 : 1;  /* AVX-512F, AVX2 */
+    #else
+        return 0;
+    #endif
+    }
+
+    /* OpenBLAS hands over jobs that wait for one another, so each needs a thread of its own.  OpenMP promises fewer
+     * than it was asked for inside another parallel region: then each job gets an ordinary thread of the system. */
+    typedef void (*ml_job)(int, void *, int);
+
+    #if defined(_OPENMP) && !defined(_WIN32)
+    #include <pthread.h>
+    #include <stdlib.h>
+
+    typedef struct { ml_job job; char *data; int position; } ml_work;
+
+    static void *ml_start(void *argument) {
+        ml_work *work = (ml_work *)argument;
+        work->job(0, work->data, work->position);
+        return NULL;
+    }
+
+    static void ml_run_on_fresh_threads(ml_job job, int count, size_t size, char *data) {
+        pthread_t *threads = (pthread_t *)malloc(count * sizeof(pthread_t));
+        ml_work *works = (ml_work *)malloc(count * sizeof(ml_work));
+        if (!threads || !works) abort();  /* the jobs can neither run one by one nor report an error */
+        for (int i = 0; i < count; i++) {
+            works[i] = (ml_work){job, data + i * size, i};
+            if (i && pthread_create(&threads[i], NULL, ml_start, &works[i])) abort();
+        }
+        ml_start(&works[0]);
+        for (int i = 1; i < count; i++) pthread_join(threads[i], NULL);
+        free(threads);
+        free(works);
+    }
+
+    static void ml_run(int sync, ml_job job, int count, size_t size, void *data, int ignored) {
+        int team = 0;
+        (void)sync; (void)ignored;
+        if (omp_in_parallel()) { ml_run_on_fresh_threads(job, count, size, (char *)data); return; }
+        #pragma omp parallel num_threads(count)
+        {
+            const int i = omp_get_thread_num();
+            #pragma omp single
+            team = omp_get_num_threads();
+            if (team == count) job(i, (char *)data + i * size, i);
+        }
+        if (team != count) ml_run_on_fresh_threads(job, count, size, (char *)data);
+    }
+    static void *ml_runner(void) { return (void *)ml_run; }
+    #else
+    static void *ml_runner(void) { return NULL; }
+    #endif
+    """
+    int omp_get_max_threads() nogil
+    void omp_set_num_threads(int) nogil
+    int ml_x86_64_level() nogil
+    void *ml_runner() nogil
+
+
+def x86_64_level():
+    """1, 3 or 4 on x86-64; 0 on any other processor."""
+    return ml_x86_64_level()
+
+
+def openmp_threads():
+    """How many threads OpenMP gives a loop that this Python thread starts."""
+    return omp_get_max_threads()
+
+
+def set_openmp_threads(int n):
+    """Let OpenMP give ``n`` threads to every loop that this Python thread starts from now on."""
+    omp_set_num_threads(n)
+
+
+def blas_runner():
+    """The address of the function for openblas_set_threads_callback_function; 0 without OpenMP."""
+    return <uintptr_t>ml_runner()

@@ -1,0 +1,96 @@
+"""Functions that take an axis, or all axes, down to one number; and running sums.
+
+``kept`` is the shape of the output had every reduced axis been kept with length 1.
+"""
+
+import numpy as np
+
+
+def _kept(shape, axis):
+    if axis is None:
+        return (1,) * len(shape)
+    axes = {a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))} if shape else ()
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+# y = Σ x
+
+
+def sum_forward(x, *, axis=None, keepdims=False):
+    return x.sum(axis=axis, keepdims=keepdims), (x.shape, x.dtype, _kept(x.shape, axis))
+
+
+def sum_backward(dy, saved, needs):
+    shape, dtype, kept = saved
+    dy = dy.reshape(kept)
+    return (np.broadcast_to(dy if dy.dtype == dtype else dy.astype(dtype), shape),)
+
+
+# y = Σ x / n
+
+
+def mean_forward(x, *, axis=None, keepdims=False):
+    return x.mean(axis=axis, keepdims=keepdims), (x.shape, x.dtype, _kept(x.shape, axis))
+
+
+def mean_backward(dy, saved, needs):
+    shape, dtype, kept = saved
+    n = 1
+    for length, one in zip(shape, kept, strict=True):
+        n *= length if one == 1 else 1
+    dy = dy.reshape(kept) / n if n else dy.reshape(kept)  # no entries: nothing will receive it
+    return (np.broadcast_to(dy if dy.dtype == dtype else dy.astype(dtype), shape),)
+
+
+# y = max x, y = min x: entries that tie share the gradient
+
+
+def max_forward(x, *, axis=None, keepdims=False):
+    y = x.max(axis=axis, keepdims=keepdims)
+    return y, (x, y, axis, _kept(x.shape, axis))
+
+
+def max_backward(dy, saved, needs):
+    x, y, axis, kept = saved
+    best = (x == y.reshape(kept)).astype(dy.dtype)
+    return (dy.reshape(kept) * best / best.sum(axis=axis, keepdims=True),)
+
+
+def min_forward(x, *, axis=None, keepdims=False):
+    y = x.min(axis=axis, keepdims=keepdims)
+    return y, (x, y, axis, _kept(x.shape, axis))
+
+
+min_backward = max_backward
+
+
+# y = Π x: each entry receives the product of all the others, which y / x is not where an entry is 0
+
+
+def prod_forward(x, *, axis=None, keepdims=False):
+    return x.prod(axis=axis, keepdims=keepdims), (x, axis, _kept(x.shape, axis))
+
+
+def prod_backward(dy, saved, needs):
+    x, axis, kept = saved
+    axes = range(x.ndim) if axis is None else sorted(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
+    order = [i for i in range(x.ndim) if i not in axes] + list(axes)
+    moved = x.transpose(order)
+    rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], -1)  # (..., n)
+    n = rows.shape[-1]
+    others = np.where(np.eye(n, dtype=bool), np.ones((), x.dtype), rows[..., None, :]).prod(axis=-1)  # (..., n)
+    back = others.reshape(moved.shape).transpose(np.argsort(order))
+    return (dy.reshape(kept) * back,)
+
+
+# y_i = x_0 + ... + x_i
+
+
+def cumsum_forward(x, *, axis):
+    return x.cumsum(axis=axis), (axis,)
+
+
+def cumsum_backward(dy, saved, needs):
+    (axis,) = saved
+    backwards = (slice(None),) * (axis % dy.ndim) + (slice(None, None, -1),)
+    return (dy[backwards].cumsum(axis=axis)[backwards],)

@@ -1,0 +1,57 @@
+"""The same numbers in another shape, order or company.  All but the joins return views, as NumPy does."""
+
+import numpy as np
+
+from .broadcasting import fit
+
+
+def reshape_forward(x, *, shape):
+    return x.reshape(shape), (x.shape,)
+
+
+def reshape_backward(dy, saved, needs):
+    return (dy.reshape(saved[0]),)
+
+
+def transpose_forward(x, *, axes):
+    return x.transpose(axes), (axes,)
+
+
+def transpose_backward(dy, saved, needs):
+    (axes,) = saved
+    return (dy.transpose(None if axes is None else tuple(int(i) for i in np.argsort([a % dy.ndim for a in axes]))),)
+
+
+def broadcast_to_forward(x, *, shape):
+    return np.broadcast_to(x, shape), (x.shape,)
+
+
+def broadcast_to_backward(dy, saved, needs):
+    return (fit(dy, saved[0]),)
+
+
+def concatenate_forward(*parts, axis):
+    return np.concatenate(parts, axis=axis), (axis, tuple(p.shape[axis] for p in parts), tuple(p.dtype for p in parts))
+
+
+def concatenate_backward(dy, saved, needs):
+    axis, lengths, dtypes = saved
+    before, start, grads = (slice(None),) * (axis % dy.ndim), 0, []
+    for need, length, dtype in zip(needs, lengths, dtypes, strict=True):
+        part = dy[(*before, slice(start, start + length))] if need else None
+        grads.append(part if part is None or part.dtype == dtype else part.astype(dtype))
+        start += length
+    return tuple(grads)
+
+
+def stack_forward(*parts, axis):
+    return np.stack(parts, axis=axis), (axis, tuple(p.dtype for p in parts))
+
+
+def stack_backward(dy, saved, needs):
+    axis, dtypes = saved
+    before, grads = (slice(None),) * (axis % dy.ndim), []
+    for i, (need, dtype) in enumerate(zip(needs, dtypes, strict=True)):
+        part = dy[(*before, i)] if need else None
+        grads.append(part if part is None or part.dtype == dtype else part.astype(dtype))
+    return tuple(grads)

@@ -1,0 +1,143 @@
+"""Find the two functions of an op on the backend in use.
+
+The file name is the registration: op ``gelu`` is ``gelu/gelu.py``, its loops for Numba are ``gelu/gelu_numba.py``.
+A backend is imported the first time one of its kernels is asked for, never before.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+OPS = (
+    "attention",
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "gelu",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "rms_norm",
+    "softmax",
+)
+UPDATES = ("adamw",)  # optimizers' rules: one function that writes into its arrays, and no backward
+BLAS_ONLY = ("linear",)  # matrix products: their loops are BLAS's, so one version serves every backend
+BACKENDS = ("numpy", "numba", "cython")
+AUTO = ("cython", "numba", "numpy")  # order of preference, as measured in benchmarks/LOG.md
+
+_chosen = ContextVar("minilm_backend", default=os.environ.get("MINILM_BACKEND", "auto"))
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """The forward and backward of one op on one backend.  ``primitive``: its backward can itself be differentiated."""
+
+    op: str
+    backend: str
+    forward: Callable
+    backward: Callable
+    primitive: bool = False
+
+
+class BackendUnavailable(ImportError):
+    """A backend was asked for by name, and cannot run here."""
+
+
+@cache
+def load(op: str, backend: str) -> Kernel:
+    """Return ``op`` on ``backend``, or raise BackendUnavailable saying what to install."""
+    if op not in OPS + UPDATES:
+        raise ValueError(f"no op named {op!r}; the ops are {', '.join(OPS + UPDATES)}")
+    _check_name(backend, BACKENDS)
+    reference = import_module(f"{__package__}.{op}.{op}")
+    if backend == "numpy" or op in BLAS_ONLY:
+        if op in UPDATES:
+            return Kernel(op, backend, getattr(reference, f"{op}_update"), _no_backward)
+        return Kernel(op, backend, getattr(reference, f"{op}_forward"), getattr(reference, f"{op}_backward"))
+    try:
+        loops = _LOOPS[backend](op)
+    except ImportError as error:
+        raise BackendUnavailable(f"{op} on {backend}: {error}. {_HOW_TO_GET[backend]}") from error
+    made = getattr(reference, f"{op}_compiled")(loops)
+    return Kernel(op, backend, made, _no_backward) if op in UPDATES else Kernel(op, backend, *made)
+
+
+def kernel(op: str) -> Kernel:
+    """Return ``op`` on the chosen backend; "auto" takes the first that loads."""
+    if (backend := _chosen.get()) != "auto":
+        return load(op, backend)
+    return _first_that_loads(op)
+
+
+@cache
+def _first_that_loads(op: str) -> Kernel:
+    for backend in AUTO:
+        try:
+            return load(op, backend)
+        except BackendUnavailable:
+            continue
+    raise AssertionError("the NumPy reference always loads")
+
+
+def backend() -> str:
+    """Return the name of the chosen backend: numpy, numba, cython or auto."""
+    return _chosen.get()
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run the body of a with-statement on one backend: numpy, numba, cython or auto.
+
+    Raises ValueError for a name that is none of these.  A backend that cannot run here raises BackendUnavailable
+    (an ImportError) when its first kernel is needed.
+
+    >>> with use_backend("numpy"):
+    ...     kernel("gelu").backend
+    'numpy'
+    """
+    _check_name(name, (*BACKENDS, "auto"))
+    token = _chosen.set(name)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+def _check_name(name: str, names: tuple[str, ...]) -> None:
+    if name not in names:
+        hint = "".join(f" Did you mean {match!r}?" for match in get_close_matches(name, names, n=1))
+        raise ValueError(f"no backend named {name!r}; the backends are {', '.join(names)}.{hint}")
+
+
+def _cython_loops(op: str) -> ModuleType:
+    """Import the loops built for the best instruction set that this processor has."""
+    from . import cpu, threads
+
+    loops = cpu.import_loops(op)
+    threads.join_pools()
+    return loops
+
+
+def _numba_loops(op: str) -> ModuleType:
+    from . import threads
+
+    threads.prepare_numba()
+    return import_module(f"{__package__}.{op}.{op}_numba")
+
+
+def _no_backward(*_: object) -> None:
+    raise TypeError("an optimizer's update has no backward")
+
+
+_LOOPS = {"cython": _cython_loops, "numba": _numba_loops}
+_HOW_TO_GET = {
+    "numba": "Install it with: pip install 'minilm[numba]'",
+    "cython": "It is compiled when minilm is installed on a machine with a C compiler: "
+    "install one (Debian: apt-get install gcc), then run pip install again",
+}

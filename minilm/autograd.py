@@ -1,0 +1,204 @@
+"""Reverse-mode differentiation: the tape, and the walk back along it.
+
+A Node remembers one application of a kernel.  The walk visits nodes from the output to the leaves, hands each the
+gradient of its output, and passes what it returns to its parents.  Nothing here knows what a Tensor is: a gradient is
+whatever ``dy`` is, an array or, when the walk itself is to be recorded, a Tensor.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from . import guard
+from ._kernels.registry import Kernel
+
+_recording = ContextVar("minilm_recording", default=True)
+_decomposed = ContextVar("minilm_decomposed", default=False)
+
+
+class Node:
+    """One kernel call on the tape, or, with no kernel, a leaf where gradients gather."""
+
+    __slots__ = ("grad", "hooks", "kernel", "parents", "places", "saved", "seal")
+
+    def __init__(self, kernel: Kernel | None = None, parents: tuple["Node | None", ...] = (), saved: Any = ()):
+        self.kernel, self.parents, self.saved = kernel, parents, saved
+        self.grad: Any = None  # leaves only
+        self.hooks: dict[int, Callable] | None = None
+        self.places: tuple[int | None, ...] | None = None  # which input each saved array is; OUTPUT; None: static
+        self.seal = guard.seal(saved) if kernel is not None else None
+
+
+OUTPUT = -1  # in Node.places: the saved array is the op's own output
+
+
+def backward(root: Node, dy: Any, *, retain: bool = False, as_tensor: Callable | None = None) -> None:
+    """Add to ``leaf.grad`` the gradient of ⟨dy, root's output⟩, for every leaf under ``root``.
+
+    ``retain`` keeps what was saved for another walk.  ``as_tensor(array, node)``, when given, makes the walk itself
+    differentiable: saved arrays become Tensors again.  Raises RuntimeError, naming the op, where an op's arrays were
+    freed by an earlier walk or written to since they were saved.
+    """
+    for leaf, grad, owned in _walk(root, dy, (), retain, as_tensor):
+        if as_tensor is not None:
+            leaf.grad = grad if leaf.grad is None else leaf.grad + grad
+        elif leaf.grad is None:
+            leaf.grad = np.asarray(grad) if owned else np.array(grad)  # two leaves may be handed one array
+        elif isinstance(leaf.grad, np.ndarray) and leaf.grad.flags.writeable:
+            leaf.grad += grad
+        else:
+            leaf.grad = leaf.grad + grad
+
+
+def gradients(root: Node, dy: Any, wanted: Sequence[Node], *, retain: bool, as_tensor: Callable | None) -> list[Any]:
+    """Return the gradient of ⟨dy, root's output⟩ with respect to each ``wanted`` node, None where there is no path.
+
+    No leaf's ``grad`` is touched.
+    """
+    found = {node: grad for node, grad, _ in _walk(root, dy, wanted, retain, as_tensor)}
+    return [found.get(node) for node in wanted]
+
+
+def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool]]:
+    """Yield (node, gradient, does nobody else hold this array) for the wanted nodes, or for every leaf."""
+    stop, useful = frozenset(wanted), None
+    order: Any = _outputs_first(root, stop)
+    if wanted:  # ops that lead to none of the wanted are not walked through
+        order, useful = list(order), set(wanted)
+        for node in reversed(order):
+            if any(parent in useful for parent in node.parents):
+                useful.add(node)
+    grads, owned = {root: dy}, set()
+    for node in order:
+        if node not in grads:  # nothing came down this path
+            continue
+        grad = grads.pop(node)
+        for hook in tuple(node.hooks.values()) if node.hooks else ():
+            if (changed := hook(grad)) is not None:
+                grad = changed
+                owned.discard(node)
+        if node in stop or (node.kernel is None and not stop):
+            yield node, grad, node in owned
+        if node.kernel is None or node in stop:
+            continue
+        needs = tuple(p is not None and (useful is None or p in useful) for p in node.parents)
+        parts = node.kernel.backward(grad, _saved(node, as_tensor), needs)
+        for parent, need, part in zip(node.parents, needs, parts, strict=True):
+            if not need or part is None:
+                continue
+            if parent not in grads:
+                grads[parent] = part
+                # A backward may hand on its dy, a view of it, or one array twice; anything else is ours to write into.
+                if as_tensor is None and part is not grad and part.base is None and sum(p is part for p in parts) == 1:
+                    owned.add(parent)
+            elif parent in owned:
+                grads[parent] += part
+            else:
+                grads[parent] = grads[parent] + part
+                if as_tensor is None:
+                    owned.add(parent)
+        if not retain:
+            node.saved = _FREED
+
+
+def _saved(node: Node, as_tensor: Callable | None) -> tuple:
+    op = node.kernel.op
+    if node.saved is _FREED:
+        raise RuntimeError(
+            f"backward through {op} a second time: its saved arrays were freed by the first. "
+            "Run the forward pass again, sum the losses and call backward once, or pass retain_graph=True."
+        )
+    if (array := guard.broken(node.saved, node.seal)) is not None:
+        raise RuntimeError(
+            f"{op}: its backward needs an array of shape {array.shape} and dtype {array.dtype} as it was in the "
+            "forward pass, but it was written to since. Write into a copy, or call backward first."
+        )
+    if as_tensor is None:
+        return node.saved
+    if node.places is None:
+        raise RuntimeError(
+            f"{op}: a derivative of a derivative needs the op recorded in its parts. Use minilm.grad and its "
+            "siblings, or run the forward pass under minilm.decomposed()."
+        )
+    return tuple(
+        saved if place is None else as_tensor(saved, node if place == OUTPUT else node.parents[place])
+        for saved, place in zip(node.saved, node.places, strict=True)
+    )
+
+
+def _outputs_first(root: Node, stop: frozenset[Node]) -> Iterator[Node]:
+    """Yield every node from ``root`` to the leaves, or to ``stop``, after all the nodes that use it.
+
+    Without recursion: graphs may be deeper than Python's stack.
+    """
+    uses = {root: 0}
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        for parent in node.parents if node not in stop else ():
+            if parent is None:
+                continue
+            if parent not in uses:
+                uses[parent] = 0
+                stack.append(parent)
+            uses[parent] += 1
+    ready = [root]
+    while ready:
+        node = ready.pop()
+        yield node
+        for parent in node.parents if node not in stop else ():
+            if parent is not None:
+                uses[parent] -= 1
+                if not uses[parent]:
+                    ready.append(parent)
+
+
+def leaves(root: Node) -> set[Node]:
+    """Return the leaves that ``root`` was computed from."""
+    return {node for node in _outputs_first(root, frozenset()) if node.kernel is None}
+
+
+def recording() -> bool:
+    """Return whether operations are being put on the tape."""
+    return _recording.get()
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Run the body of a with-statement without a tape: nothing is saved, nothing can be differentiated."""
+    token = _recording.set(False)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+@contextmanager
+def enable_grad() -> Iterator[None]:
+    """Run the body of a with-statement with the tape on, inside a ``no_grad``."""
+    token = _recording.set(True)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+def is_decomposed() -> bool:
+    """Return whether ops are recorded in their parts."""
+    return _decomposed.get()
+
+
+@contextmanager
+def decomposed(on: bool = True) -> Iterator[None]:
+    """Record every op as the primitives its reference is written in, so that it has derivatives of any order."""
+    token = _decomposed.set(on)
+    try:
+        yield
+    finally:
+        _decomposed.reset(token)
+
+
+_FREED = object()

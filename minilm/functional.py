@@ -1,0 +1,335 @@
+"""The differentiable functions that models are written in.
+
+Names, argument meanings and shapes are those of torch.nn.functional where it has the function.  Each checks its
+arguments, then applies an op; the mathematics is in minilm/_kernels/<op>/.  Arrays are taken where Tensors are.
+Randomness comes from ``rng``, a numpy.random.Generator.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from . import seeds
+from ._kernels.registry import kernel
+from .tensor import Tensor, apply, as_tensor
+
+__all__ = [
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "gelu",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "mse_loss",
+    "relu",
+    "rms_norm",
+    "scaled_dot_product_attention",
+    "sigmoid",
+    "silu",
+    "softmax",
+]
+
+
+def linear(input: Any, weight: Any, bias: Any = None, *, transposed: bool = True) -> Tensor:
+    """Return input Wᵀ + bias.
+
+    Shapes: input (..., C), weight (F, C), bias (F,) -> (..., F).  ``transposed=False`` takes the weight as (C, F), the
+    way GPT-2's checkpoints keep it.  ValueError where the shapes do not fit.  Mathematics: _kernels/linear/linear.py.
+    """
+    x, w, b = as_tensor(input), as_tensor(weight), _optional(bias)
+    if w.ndim != 2 or not x.ndim or x.shape[-1] != w.shape[1 if transposed else 0]:
+        rows = "(F, C)" if transposed else "(C, F)"
+        raise ValueError(
+            f"linear: input (..., C) and weight {rows} must agree in C; got input {x.shape} and weight {w.shape}."
+        )
+    F = w.shape[0 if transposed else 1]
+    if b is not None and b.shape != (F,):
+        raise ValueError(f"linear: bias must have shape ({F},), one per output; got {b.shape}.")
+    _same_dtype("linear", input=x, weight=w, bias=b)
+    return apply(kernel("linear"), x, w, b, transposed=transposed)
+
+
+def embedding(input: Any, weight: Any, padding_idx: int | None = None) -> Tensor:
+    """Look up rows of ``weight``: a table of vectors, one per token.
+
+    Shapes: input (...) of integers in [0, V), weight (V, C) -> (..., C).  The row ``padding_idx`` gets no gradient.
+    IndexError for a token id out of range.  Mathematics: _kernels/embedding/embedding.py.
+    """
+    ids, w = as_tensor(input), as_tensor(weight)
+    _integers("embedding", "input", ids)
+    if w.ndim != 2:
+        raise ValueError(f"embedding: weight must be (V, C), one row per token; got {w.shape}.")
+    V = w.shape[0]
+    _in_range("embedding", "token ids", ids._data, V, "Was the text encoded with another vocabulary?")
+    if padding_idx is not None and not -V <= padding_idx < V:
+        raise IndexError(f"embedding: padding_idx must lie in [-{V}, {V}); got {padding_idx}.")
+    return apply(kernel("embedding"), w, ids, padding_idx=None if padding_idx is None else padding_idx % V)
+
+
+def layer_norm(input: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
+    """Normalize the last axis to mean 0 and variance 1, then scale and shift it.
+
+    Shapes: input (..., C), weight (C,), bias (C,) -> (..., C).  Mathematics: _kernels/layer_norm/layer_norm.py.
+
+    >>> one, zero = Tensor([1.0, 1.0]), Tensor([0.0, 0.0])
+    >>> layer_norm(Tensor([[1.0, 3.0], [4.0, 0.0]]), one, zero, eps=0.0)
+    Tensor([[-1.,  1.],
+            [ 1., -1.]])
+    """
+    x, w, b = as_tensor(input), _optional(weight), _optional(bias)
+    _last_axis("layer_norm", x, weight=w, bias=b)
+    return apply(kernel("layer_norm"), x, w, b, eps=eps)
+
+
+def rms_norm(input: Any, weight: Any = None, eps: float | None = None) -> Tensor:
+    """Divide the last axis by its root mean square, then scale it.
+
+    Shapes: input (..., C), weight (C,) -> (..., C).  ``eps`` defaults to the machine epsilon of the input's dtype.
+    Mathematics: _kernels/rms_norm/rms_norm.py.
+    """
+    x, w = as_tensor(input), _optional(weight)
+    _last_axis("rms_norm", x, weight=w)
+    eps = float(np.finfo(x.dtype).eps) if eps is None else eps
+    return apply(kernel("rms_norm"), x, w, eps=eps)
+
+
+def gelu(input: Any, approximate: str = "none") -> Tensor:
+    """Return x Φ(x), Φ being the normal distribution function; "tanh" approximates it, as GPT-2 does.
+
+    Shape: any, kept.  Mathematics: _kernels/gelu/gelu.py.
+    """
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"gelu: approximate must be 'none' (erf) or 'tanh'; got {approximate!r}.")
+    x = as_tensor(input)
+    _floating("gelu", x)
+    return apply(kernel("gelu"), x, approximate=approximate)
+
+
+def relu(input: Any) -> Tensor:
+    """Return max(x, 0), with gradient 0 at 0."""
+    x = as_tensor(input)
+    return np.where(x._data > 0, x, np.zeros((), x.dtype))
+
+
+def sigmoid(input: Any) -> Tensor:
+    """Return 1 / (1 + e⁻ˣ), computed through tanh so that no x overflows."""
+    x = as_tensor(input)
+    return 0.5 * np.tanh(0.5 * x) + 0.5
+
+
+def silu(input: Any) -> Tensor:
+    """Return x / (1 + e⁻ˣ)."""
+    x = as_tensor(input)
+    return x * sigmoid(x)
+
+
+def softmax(input: Any, dim: int = -1) -> Tensor:
+    """Return eˣ / Σ eˣ along ``dim``; a row of -inf gives zeros.  Mathematics: _kernels/softmax/softmax.py."""
+    x = as_tensor(input)
+    return apply(kernel("softmax"), x, axis=_axis("softmax", x, dim))
+
+
+def log_softmax(input: Any, dim: int = -1) -> Tensor:
+    """Return x - log Σ eˣ along ``dim``.  Mathematics: _kernels/log_softmax/log_softmax.py."""
+    x = as_tensor(input)
+    return apply(kernel("log_softmax"), x, axis=_axis("log_softmax", x, dim))
+
+
+def cross_entropy(
+    input: Any, target: Any, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
+) -> Tensor:
+    """Return the negative log-probability, in nats, that softmax(input) gives to the labels ``target``.
+
+    Shapes: input (V,), (N, V) or (N, V, d1, ...), target (), (N,) or (N, d1, ...) of integers in [0, V), or
+    ``ignore_index`` where nothing is to be predicted.  ``reduction`` is "mean" over the labels that count, "sum", or
+    "none", which keeps the target's shape.  With nothing that counts the mean is 0.
+    ValueError where shapes do not fit; IndexError for a label out of range.
+    Mathematics: _kernels/cross_entropy/cross_entropy.py.
+    """
+    z, t = as_tensor(input), as_tensor(target)
+    _integers("cross_entropy", "target", t)
+    _floating("cross_entropy", z)
+    if not z.ndim or z.shape[:1] * (z.ndim > 1) + z.shape[2:] != t.shape:
+        raise ValueError(
+            "cross_entropy: input must be (N, V), or (N, V, d1, ...), with target (N,), or (N, d1, ...); "
+            f"got input {z.shape} and target {t.shape}."
+        )
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}.")
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1]; got {label_smoothing}.")
+    V = z.shape[1 if z.ndim > 1 else 0]
+    counted = t._data[t._data != ignore_index]
+    _in_range("cross_entropy", "labels", counted, V, f"Labels to leave out must be ignore_index, {ignore_index}.")
+    rows = z.reshape(-1, V) if z.ndim <= 2 else np.moveaxis(z, 1, -1).reshape(-1, V)
+    loss = apply(
+        kernel("cross_entropy"),
+        rows,
+        as_tensor(t._data.reshape(-1)),
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        reduction=reduction,
+    )
+    return loss.reshape(t.shape) if reduction == "none" else loss
+
+
+def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """Return the mean, the sum, or ("none") each of the squared differences.  Shapes must be equal."""
+    x, t = as_tensor(input), as_tensor(target)
+    if x.shape != t.shape:
+        raise ValueError(f"mse_loss: input and target must have one shape; got {x.shape} and {t.shape}.")
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"mse_loss: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}.")
+    squares = np.square(x - t)
+    return squares if reduction == "none" else getattr(squares, reduction)()
+
+
+def dropout(input: Any, p: float = 0.5, training: bool = True, *, rng: np.random.Generator | None = None) -> Tensor:
+    """Zero each entry with probability ``p`` and divide the others by 1 - p.
+
+    Not in training, or with p = 0, the input comes back as it is.  ``rng`` is required otherwise.
+    Mathematics: _kernels/dropout/dropout.py.
+    """
+    x = as_tensor(input)
+    if not _drops("dropout", p, training, rng):
+        return x
+    _floating("dropout", x)
+    return x * 0.0 if p == 1.0 else apply(kernel("dropout"), x, p=float(p), seed=seeds.draw(rng))
+
+
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    query_offset: int = 0,
+    rng: np.random.Generator | None = None,
+) -> Tensor:
+    """Return softmax(query keyᵀ scale + mask) value, for every head.
+
+    Shapes: query (..., H, T, D), key (..., G, S, D), value (..., G, S, Dv) -> (..., H, T, Dv).  G is H, or with
+    ``enable_gqa`` a divisor of H: then H / G query heads share a key and value head.  ``attn_mask`` broadcasts to
+    (..., H, T, S): boolean, True where a query may look, or added to the scores.  ``is_causal``: query t sees keys
+    0 .. t + query_offset; with P keys in a cache before the first query, ``query_offset`` is P.  Both may be given.
+    ``scale`` defaults to 1/√D.  A query that sees no key gives zeros.
+    ValueError where the shapes do not fit.  Mathematics: _kernels/attention/attention.py.
+    """
+    q, k, v, bias = as_tensor(query), as_tensor(key), as_tensor(value), _optional(attn_mask)
+    _check_attention(q, k, v, enable_gqa)
+    _same_dtype("scaled_dot_product_attention", query=q, key=k, value=v)
+    *lead, H, T, D = q.shape
+    S = k.shape[-2]
+    if bias is not None:
+        bias = _additive(bias, q.dtype)
+        if not _broadcasts(bias.shape, (*lead, H, T, S)):
+            raise ValueError(
+                "scaled_dot_product_attention: attn_mask must broadcast to (..., H, T, S) = "
+                f"{(*lead, H, T, S)}; got {bias.shape}."
+            )
+    if len(lead) != 1:  # the op has one batch axis
+        if bias is not None and bias.ndim > 3:
+            bias = np.broadcast_to(bias, (*lead, *bias.shape[-3:])).reshape(-1, *bias.shape[-3:])
+        q, k, v = (t.reshape(-1, *t.shape[-3:]) for t in (q, k, v))
+    dropping = _drops("scaled_dot_product_attention", dropout_p, True, rng)
+    out = apply(
+        kernel("attention"),
+        q,
+        k,
+        v,
+        bias,
+        scale=1 / math.sqrt(D) if scale is None else float(scale),
+        causal=is_causal,
+        offset=query_offset,
+        dropout=float(dropout_p),
+        seed=seeds.draw(rng) if dropping and rng is not None else 0,
+    )
+    return out if len(lead) == 1 else out.reshape(*lead, H, T, v.shape[-1])
+
+
+# ---- checks at the door
+
+
+def _check_attention(q: Tensor, k: Tensor, v: Tensor, enable_gqa: bool) -> None:
+    op, shapes = "scaled_dot_product_attention", "got query {}, key {}, value {}.".format(q.shape, k.shape, v.shape)
+    if min(q.ndim, k.ndim, v.ndim) < 3:
+        raise ValueError(f"{op}: query, key and value must be (..., H, T, D); {shapes}")
+    if q.shape[:-3] != k.shape[:-3] or k.shape[:-1] != v.shape[:-1] or q.shape[-1] != k.shape[-1]:
+        raise ValueError(
+            f"{op}: leading axes must be equal, key and value must agree in heads and length, query and key in D; {shapes}"
+        )
+    H, G = q.shape[-3], k.shape[-3]
+    if H != G and not (enable_gqa and G and H % G == 0):
+        raise ValueError(
+            f"{op}: query's {H} heads must be key's {G}, or, with enable_gqa=True, a multiple of them; {shapes}"
+        )
+
+
+def _additive(mask: Tensor, dtype: np.dtype) -> Tensor:
+    """Turn a boolean mask into 0 where a query may look and -inf where it may not."""
+    if mask.dtype == bool:
+        return as_tensor(np.where(mask._data, 0.0, -np.inf).astype(dtype))
+    return mask.astype(dtype)
+
+
+def _drops(op: str, p: float, training: bool, rng: np.random.Generator | None) -> bool:
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"{op}: the probability of dropping must lie in [0, 1]; got {p}.")
+    if not training or p == 0.0:
+        return False
+    if rng is None:
+        raise ValueError(f"{op}: dropping at random needs rng, a numpy.random.Generator; pass rng or training=False.")
+    return True
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to), strict=False))
+
+
+def _optional(value: Any) -> Tensor | None:
+    return None if value is None else as_tensor(value)
+
+
+def _floating(op: str, x: Tensor) -> None:
+    if x.dtype.kind != "f":
+        raise TypeError(f"{op}: the input must be floating-point; got {x.dtype}. Cast with x.astype(np.float32).")
+
+
+def _integers(op: str, name: str, x: Tensor) -> None:
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"{op}: {name} must be integers; got {x.dtype}. Cast with x.astype(np.int64).")
+
+
+def _in_range(op: str, what: str, ids: np.ndarray, V: int, hint: str) -> None:
+    if ids.size and (ids.min() < 0 or ids.max() >= V):
+        bad = ids[(ids < 0) | (ids >= V)].flat[0]
+        raise IndexError(f"{op}: {what} must lie in [0, {V}); got {bad}. {hint}")
+
+
+def _last_axis(op: str, x: Tensor, **vectors: Tensor | None) -> None:
+    _floating(op, x)
+    C = x.shape[-1] if x.ndim else 0
+    if not x.ndim or any(v is not None and v.shape != (C,) for v in vectors.values()):
+        got = ", ".join(f"{name} {v.shape}" for name, v in vectors.items() if v is not None)
+        raise ValueError(f"{op}: {' and '.join(vectors)} must have the shape of the last axis of input {x.shape}; got {got}.")
+    _same_dtype(op, input=x, **vectors)
+
+
+def _same_dtype(op: str, **tensors: Tensor | None) -> None:
+    dtypes = {name: t.dtype for name, t in tensors.items() if t is not None}
+    if len(set(dtypes.values())) > 1:
+        got = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+        raise TypeError(f"{op}: all must have one dtype; got {got}. Cast with x.astype(...).")
+
+
+def _axis(op: str, x: Tensor, axis: int) -> int:
+    _floating(op, x)
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"{op}: dim must lie in [-{x.ndim}, {x.ndim}) for shape {x.shape}; got {axis}.")
+    return axis % x.ndim

@@ -1,0 +1,43 @@
+"""Draw the seeds of random ops from a generator, so that a recomputation can draw the same ones again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+
+_log: ContextVar[list[int] | None] = ContextVar("minilm_seed_log", default=None)
+_replay: ContextVar[Iterator[int] | None] = ContextVar("minilm_seed_replay", default=None)
+
+
+def draw(rng: np.random.Generator) -> int:
+    """Return a 64-bit seed from ``rng``, or, inside ``replayed``, the next one of the first run."""
+    if (again := _replay.get()) is not None:
+        return next(again)
+    seed = int(rng.integers(0, 2**64, dtype=np.uint64))
+    if (log := _log.get()) is not None:
+        log.append(seed)
+    return seed
+
+
+@contextmanager
+def logged() -> Iterator[list[int]]:
+    """Yield a list that gathers every seed drawn in the body of the with-statement."""
+    outer, log = _log.get(), []
+    token = _log.set(log)
+    try:
+        yield log
+    finally:
+        _log.reset(token)
+        if outer is not None:
+            outer.extend(log)
+
+
+@contextmanager
+def replayed(log: list[int]) -> Iterator[None]:
+    """Draw the seeds of ``log`` again, in their order."""
+    token = _replay.set(iter(log))
+    try:
+        yield
+    finally:
+        _replay.reset(token)

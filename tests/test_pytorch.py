@@ -1,0 +1,110 @@
+"""Outputs and gradients against PyTorch, the outside authority."""
+
+import numpy as np
+import pytest
+import torch
+
+from minilm import Tensor
+from minilm._kernels import registry
+from minilm._kernels.dropout.dropout import dropout_forward
+from minilm._kernels.random import keep_attention
+from minilm.tensor import apply
+from minilm.testing import AGAINST_PYTORCH, MODEL_SIZES, SIZES, assert_close, sample
+
+F = torch.nn.functional
+
+
+def torch_attention(q, k, v, bias, *, scale, causal, offset, dropout, seed):
+    """PyTorch's own function where it has the case; its softmax where it would give NaN or a dropout of its own."""
+    T, S, H = q.shape[-2], k.shape[-2], q.shape[1]
+    k, v = (t.repeat_interleave(H // t.shape[1], dim=1) for t in (k, v))
+    visible = torch.ones(T, S, dtype=torch.bool)
+    visible = visible.tril(offset) if causal else visible
+    mask = torch.zeros(T, S, dtype=q.dtype).masked_fill(~visible, -torch.inf)
+    mask = mask if bias is None else mask + bias
+    mask = mask.expand(*q.shape[:-1], S)
+    blind = (mask == -torch.inf).all(-1, keepdim=True)  # queries that see nothing: ours give zeros, PyTorch's NaN
+    if not dropout and not blind.any():
+        return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
+    P = torch.softmax(q @ k.transpose(-1, -2) * scale + mask.masked_fill(blind, 0.0), -1).masked_fill(blind, 0.0)
+    if dropout:
+        P = P * torch.tensor(keep_attention(*P.shape, dropout, seed)) / (1 - dropout)
+    return P @ v
+
+
+def torch_cross_entropy(z, target, *, ignore_index, label_smoothing, reduction):
+    out = F.cross_entropy(
+        z, target, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction
+    )
+    return out.nan_to_num(0.0) if (target == ignore_index).all() else out  # ours: the mean of nothing is 0
+
+
+def torch_dropout(x, *, p, seed):
+    """The mask is ours (its distribution is judged in kernels/test_random.py); what is done with it is PyTorch's."""
+    kept = dropout_forward(np.ones(x.shape), p=p, seed=seed)[0] > 0
+    return x.masked_fill(torch.tensor(~kept), 0.0) / (1 - p)
+
+
+def torch_softmax(name):
+    def oracle(x, *, axis):
+        blind = (x == -torch.inf).all(axis, keepdim=True)  # rows of -inf: ours have no gradient, PyTorch's is NaN
+        out = getattr(torch, name)(x.masked_fill(blind, 0.0), axis)
+        return out.masked_fill(blind, 0.0 if name == "softmax" else -torch.inf)
+
+    return oracle
+
+
+ORACLES = {
+    "attention": torch_attention,
+    "cross_entropy": torch_cross_entropy,
+    "dropout": torch_dropout,
+    "embedding": lambda w, ids, padding_idx: F.embedding(ids, w, padding_idx),
+    "gelu": lambda x, approximate: F.gelu(x, approximate=approximate),
+    "layer_norm": lambda x, w, b, eps: F.layer_norm(x, x.shape[-1:], w, b, eps),
+    "linear": lambda x, w, b, transposed: F.linear(x, w if transposed else w.T, b),
+    "log_softmax": torch_softmax("log_softmax"),
+    "rms_norm": lambda x, w, eps: F.rms_norm(x, x.shape[-1:], w, eps),
+    "softmax": torch_softmax("softmax"),
+}
+CASES = [(op, size) for op in registry.OPS for size in SIZES[op] if size not in MODEL_SIZES]
+
+
+def test_every_op_has_an_oracle():
+    assert set(ORACLES) == set(registry.OPS)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize(("op", "size"), CASES, ids=lambda part: part.replace(" ", "-"))
+def test_agrees_with_pytorch(op, size, dtype, backend):
+    arrays, static = sample(op, size, dtype)
+    ours = [None if a is None else Tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
+    theirs = [None if a is None else torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
+    out = apply(registry.kernel(op), *ours, **static)
+    want = ORACLES[op](*theirs, **static)
+    assert_close(out.data, want.detach().numpy(), AGAINST_PYTORCH[dtype], "out")
+    dy = np.asarray(np.random.default_rng(1).standard_normal(out.shape)).astype(dtype)
+    out.backward(dy)
+    want.backward(torch.tensor(dy))
+    for name, mine, its in zip(SIZES[op][size][0], ours, theirs, strict=True):
+        if mine is not None and mine.requires_grad:
+            expected = np.zeros_like(mine.data) if its.grad is None else its.grad.nan_to_num(0.0).numpy()
+            assert_close(mine.grad, expected, AGAINST_PYTORCH[dtype], f"d{name}")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
+def test_adamw_agrees_with_pytorch(dtype, backend):
+    arrays, static = sample("adamw", "odd", dtype)
+    p, _, m, v = (a.copy() for a in arrays)
+    m[...], v[...] = 0, 0
+    theirs = torch.nn.Parameter(torch.tensor(p))
+    betas = static["beta1"], static["beta2"]
+    optimizer = torch.optim.AdamW([theirs], static["lr"], betas, static["eps"], static["weight_decay"])
+    for step in range(1, 11):
+        g = np.random.default_rng(step).standard_normal(p.shape).astype(dtype)
+        registry.kernel("adamw").forward(p, g, m, v, **{**static, "step": step, "grad_scale": 0.5})
+        theirs.grad = torch.tensor(g) * 0.5
+        optimizer.step()
+    assert_close(p, theirs.detach().numpy(), AGAINST_PYTORCH[dtype], "p")
+    state = optimizer.state[theirs]
+    assert_close(m, state["exp_avg"].numpy(), AGAINST_PYTORCH[dtype], "m")
+    assert_close(v, state["exp_avg_sq"].numpy(), AGAINST_PYTORCH[dtype], "v")
