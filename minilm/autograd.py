@@ -84,8 +84,13 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
             yield node, grad, node in owned
         if node.kernel is None or node in stop:
             continue
+        kernel = node.kernel
+        if kernel.accumulate is not None and as_tensor is None and node.parents[0] in owned:
+            kernel.accumulate(grads[node.parents[0]], grad, _saved(node, None))
+            node.saved = node.saved if retain else _FREED
+            continue
         needs = tuple(p is not None and (useful is None or p in useful) for p in node.parents)
-        parts = node.kernel.backward(grad, _saved(node, as_tensor), needs)
+        parts = kernel.backward(grad, _saved(node, as_tensor), needs)
         for parent, need, part in zip(node.parents, needs, parts, strict=True):
             if not need or part is None:
                 continue

@@ -6,6 +6,8 @@ best one is chosen when the first compiled loop is asked for; MINILM_CPU=x86_64 
 
 import os
 from functools import cache
+from importlib import import_module
+from types import ModuleType
 
 LEVELS = {"base": 0, "x86_64": 1, "x86_64_v3": 3, "x86_64_v4": 4}  # name -> the x86-64 level that it needs
 
@@ -32,3 +34,16 @@ def isas() -> tuple[str, ...]:
 def isa() -> str:
     """Return the best instruction set that the compiled kernels may use: "x86_64_v4", "x86_64_v3", "x86_64" or "base"."""
     return isas()[0]
+
+
+def import_loops(op: str) -> ModuleType:
+    """Import the Cython loops of ``op``: the best build that exists and that this processor can run.
+
+    Raises ImportError when there is none, and ValueError as ``isas`` does.
+    """
+    for name in isas():
+        try:
+            return import_module(f"{__package__}.{name}.{op}_cython")
+        except ModuleNotFoundError:
+            continue
+    raise ModuleNotFoundError(f"no {op}_cython in {', '.join(isas())}")

@@ -31,48 +31,58 @@ cdef extern from *:
     #endif
     }
 
-    /* OpenBLAS hands over jobs that wait for one another, so each needs a thread of its own.  OpenMP promises fewer
-     * than it was asked for inside another parallel region: then each job gets an ordinary thread of the system. */
-    typedef void (*ml_job)(int, void *, int);
+    /* OpenBLAS hands over jobs that wait for one another, so each needs a thread of its own.  OpenMP gives fewer than
+     * it was asked for inside another parallel region: then each job gets an ordinary thread of the system.
+     * One set of jobs at a time, since OpenBLAS keeps one buffer for each place and the sets would share them.  Its own
+     * threads, which some of LAPACK still starts, have the first places; ours are the last ml_places. */
+    typedef void (*ml_job)(int place, void *data, int extra);
+    static int ml_places = 0;
 
     #if defined(_OPENMP) && !defined(_WIN32)
     #include <pthread.h>
     #include <stdlib.h>
 
-    typedef struct { ml_job job; char *data; int position; } ml_work;
+    typedef struct { ml_job job; char *data; int place, extra; } ml_work;
+    static pthread_mutex_t ml_one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 
     static void *ml_start(void *argument) {
-        ml_work *work = (ml_work *)argument;
-        work->job(0, work->data, work->position);
+        const ml_work *work = (const ml_work *)argument;
+        work->job(work->place, work->data, work->extra);
         return NULL;
     }
 
-    static void ml_run_on_fresh_threads(ml_job job, int count, size_t size, char *data) {
+    static void ml_run_on_fresh_threads(ml_work *works, int count) {
         pthread_t *threads = (pthread_t *)malloc(count * sizeof(pthread_t));
-        ml_work *works = (ml_work *)malloc(count * sizeof(ml_work));
-        if (!threads || !works) abort();  /* the jobs can neither run one by one nor report an error */
-        for (int i = 0; i < count; i++) {
-            works[i] = (ml_work){job, data + i * size, i};
-            if (i && pthread_create(&threads[i], NULL, ml_start, &works[i])) abort();
-        }
+        if (!threads) abort(); /* the jobs can neither run one by one nor report an error */
+        for (int i = 1; i < count; i++)
+            if (pthread_create(&threads[i], NULL, ml_start, &works[i])) abort();
         ml_start(&works[0]);
         for (int i = 1; i < count; i++) pthread_join(threads[i], NULL);
         free(threads);
-        free(works);
     }
 
-    static void ml_run(int sync, ml_job job, int count, size_t size, void *data, int ignored) {
+    static void ml_run(int sync, ml_job job, int count, size_t size, void *data, int extra) {
+        const int first = ml_places >= 2 * count ? ml_places - count : 0;
         int team = 0;
-        (void)sync; (void)ignored;
-        if (omp_in_parallel()) { ml_run_on_fresh_threads(job, count, size, (char *)data); return; }
-        #pragma omp parallel num_threads(count)
-        {
-            const int i = omp_get_thread_num();
-            #pragma omp single
-            team = omp_get_num_threads();
-            if (team == count) job(i, (char *)data + i * size, i);
+        ml_work *works = (ml_work *)malloc(count * sizeof(ml_work));
+        (void)sync;
+        if (!works) abort();
+        for (int i = 0; i < count; i++) {
+            const ml_work work = {job, (char *)data + i * size, first + i, extra};
+            works[i] = work;
         }
-        if (team != count) ml_run_on_fresh_threads(job, count, size, (char *)data);
+        pthread_mutex_lock(&ml_one_at_a_time);
+        if (!omp_in_parallel()) {
+            #pragma omp parallel num_threads(count)
+            {
+                #pragma omp single
+                team = omp_get_num_threads();
+                if (team == count) ml_start(&works[omp_get_thread_num()]);
+            }
+        }
+        if (team != count) ml_run_on_fresh_threads(works, count);
+        pthread_mutex_unlock(&ml_one_at_a_time);
+        free(works);
     }
     static void *ml_runner(void) { return (void *)ml_run; }
     #else
@@ -83,6 +93,7 @@ cdef extern from *:
     void omp_set_num_threads(int) nogil
     int ml_x86_64_level() nogil
     void *ml_runner() nogil
+    int ml_places
 
 
 def x86_64_level():
@@ -100,6 +111,11 @@ def set_openmp_threads(int n):
     omp_set_num_threads(n)
 
 
-def blas_runner():
-    """The address of the function for openblas_set_threads_callback_function; 0 without OpenMP."""
+def blas_runner(int places):
+    """The address of a function for openblas_set_threads_callback_function, 0 without OpenMP.
+
+    ``places`` is the largest number of threads that this OpenBLAS was built for, 0 if that is not known.
+    """
+    global ml_places
+    ml_places = places
     return <uintptr_t>ml_runner()

@@ -36,12 +36,17 @@ _chosen = ContextVar("minilm_backend", default=os.environ.get("MINILM_BACKEND", 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The forward and backward of one op on one backend.  ``primitive``: its backward can itself be differentiated."""
+    """The forward and backward of one op on one backend.
+
+    ``accumulate(into, dy, saved)``, where an op has it, adds the gradient of the first input into an array in place:
+    for ops whose gradient is mostly zeros.  ``primitive``: the backward can itself be differentiated.
+    """
 
     op: str
     backend: str
     forward: Callable
     backward: Callable
+    accumulate: Callable | None = None
     primitive: bool = False
 
 

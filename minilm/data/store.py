@@ -58,18 +58,18 @@ def tokenize(
     info = {
         "vocabulary": tokenizer.fingerprint,
         "vocab_size": tokenizer.vocab_size,
-        "root": corpus.root,
         "documents": len(corpus),
         "bytes": corpus.size,
         "sources": corpus.fingerprint,
         "seed": seed if len(corpus) > 1 else None,  # one document has one order
     }
-    info["key"] = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
+    info |= {"key": key, "root": corpus.root}
     try:
         stored = open_tokens(path)
     except DataError:
         stored = None  # missing, broken, or something else: made anew
-    if stored is not None and stored.info.get("key") == info["key"]:
+    if stored is not None and stored.info.get("key") == key:
         return stored
     _write(corpus, tokenizer, path, info, progress)
     return open_tokens(path)
@@ -81,7 +81,7 @@ def open_tokens(path) -> TokenFile:
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD.size)
-            magic, itemsize, count, length = HEAD.unpack(head.ljust(HEAD.size))
+            magic, itemsize, count, length = HEAD.unpack(head.ljust(HEAD.size, b"\0"))
             if magic != MAGIC or itemsize not in DTYPES or count == 0:
                 raise DataError(f"{path} must be a token file of minilm", "something else", "remove it to make it anew")
             size, want = os.fstat(file.fileno()).st_size, HEAD.size + itemsize * count + length

@@ -1,5 +1,6 @@
 """Operators and methods of a Tensor: each names the primitive that does the work."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,40 +15,42 @@ class Operators:
     __hash__ = object.__hash__  # == compares entries, so identity is what a dict or set goes by
 
     def __add__(self, other):
-        return _binary("add", self, other)
+        return binary("add", self, other)
 
     def __radd__(self, other):
-        return _binary("add", other, self)
+        return binary("add", other, self)
 
     def __sub__(self, other):
-        return _binary("subtract", self, other)
+        return binary("subtract", self, other)
 
     def __rsub__(self, other):
-        return _binary("subtract", other, self)
+        return binary("subtract", other, self)
 
     def __mul__(self, other):
-        return _binary("multiply", self, other)
+        return binary("multiply", self, other)
 
     def __rmul__(self, other):
-        return _binary("multiply", other, self)
+        return binary("multiply", other, self)
 
     def __truediv__(self, other):
-        return _binary("divide", self, other)
+        return binary("divide", self, other)
 
     def __rtruediv__(self, other):
-        return _binary("divide", other, self)
+        return binary("divide", other, self)
 
     def __pow__(self, other):
-        return _binary("power", self, other)
+        if type(other) in (int, float) and other in _POWERS and self._data.dtype.kind == "f":
+            return _unary(_POWERS[other], self)  # as NumPy does: exact, and much faster than a power
+        return binary("power", self, other)
 
     def __rpow__(self, other):
-        return _binary("power", other, self)
+        return binary("power", other, self)
 
     def __matmul__(self, other):
-        return _binary("matmul", self, other)
+        return binary("matmul", self, other)
 
     def __rmatmul__(self, other):
-        return _binary("matmul", other, self)
+        return binary("matmul", other, self)
 
     def __neg__(self):
         return _unary("negative", self)
@@ -59,10 +62,22 @@ class Operators:
         return _unary("absolute", self)
 
     def __mod__(self, other):
-        return np.remainder(self, other)
+        return binary("remainder", self, other)
+
+    def __rmod__(self, other):
+        return binary("remainder", other, self)
 
     def __floordiv__(self, other):
         return np.floor_divide(self, other)
+
+    def __rfloordiv__(self, other):
+        return np.floor_divide(other, self)
+
+    def __divmod__(self, other):
+        return self // other, self % other
+
+    def __rdivmod__(self, other):
+        return other // self, other % self
 
     # ---- comparisons and logic: constants, without a gradient
 
@@ -99,8 +114,14 @@ class Operators:
     def __xor__(self, other):
         return np.bitwise_xor(self, other)
 
+    def __rxor__(self, other):
+        return np.bitwise_xor(other, self)
+
     def __invert__(self):
         return np.invert(self)
+
+    def __contains__(self, value):
+        return bool(np.any(np.equal(self, value)))
 
     def any(self, axis=None, keepdims=False):
         return np.any(self, axis=axis, keepdims=keepdims)
@@ -116,6 +137,15 @@ class Operators:
 
     def argsort(self, axis=-1):
         return np.argsort(self, axis=axis)
+
+    def nonzero(self):
+        return np.nonzero(self)
+
+    def round(self, decimals=0):
+        return np.round(self, decimals)
+
+    def __round__(self, decimals=0):
+        return np.round(self, decimals)
 
     # ---- elementwise
 
@@ -149,37 +179,38 @@ class Operators:
 
     def copy(self):
         """Return a copy that stays on the tape."""
-        return _unary("add", self, 0)
+        return _unary("astype", self, dtype=self.dtype)
 
     # ---- reductions
 
     def sum(self, axis=None, keepdims=False):
-        return _unary("sum", self, axis=_axis("sum", self, axis), keepdims=keepdims)
+        return _unary("sum", self, axis=check_axis("sum", self, axis), keepdims=keepdims)
 
     def mean(self, axis=None, keepdims=False):
         x = self if self.dtype.kind == "f" else self.astype(np.float64)
-        return _unary("mean", x, axis=_axis("mean", self, axis), keepdims=keepdims)
+        return _unary("mean", x, axis=check_axis("mean", self, axis), keepdims=keepdims)
 
     def max(self, axis=None, keepdims=False):
-        return _unary("max", self, axis=_axis("max", self, axis), keepdims=keepdims)
+        return _extreme("max", self, axis, keepdims)
 
     def min(self, axis=None, keepdims=False):
-        return _unary("min", self, axis=_axis("min", self, axis), keepdims=keepdims)
+        return _extreme("min", self, axis, keepdims)
 
     def prod(self, axis=None, keepdims=False):
-        return _unary("prod", self, axis=_axis("prod", self, axis), keepdims=keepdims)
+        return _unary("prod", self, axis=check_axis("prod", self, axis), keepdims=keepdims)
 
     def var(self, axis=None, keepdims=False, ddof=0):
+        axis = check_axis("var", self, axis)
         centred = self - self.mean(axis, keepdims=True)
-        n = self.size // max(centred.sum(axis).size, 1)
-        return (centred * centred).sum(axis, keepdims) / (n - ddof)
+        n = math.prod(self.shape[a] for a in axes_named(axis, self.ndim))
+        return (centred * centred).sum(axis, keepdims) / max(n - ddof, 0)
 
     def std(self, axis=None, keepdims=False, ddof=0):
         return self.var(axis, keepdims, ddof).sqrt()
 
     def cumsum(self, axis=None):
         x = self.reshape(-1) if axis is None else self
-        return _unary("cumsum", x, axis=0 if axis is None else _axis("cumsum", self, axis))
+        return _unary("cumsum", x, axis=0 if axis is None else check_axis("cumsum", self, axis))
 
     # ---- shapes
 
@@ -194,8 +225,8 @@ class Operators:
 
     def transpose(self, *axes):
         axes = axes[0] if len(axes) == 1 and (axes[0] is None or isinstance(axes[0], (tuple, list))) else axes
-        axes = None if not axes else tuple(axes)
-        if axes is not None and sorted(a % max(self.ndim, 1) for a in axes) != list(range(self.ndim)):
+        axes = None if not axes else check_axis("transpose", self, tuple(axes))
+        if axes is not None and len(axes) != self.ndim:
             raise ValueError(f"transpose: axes must name each of the {self.ndim} axes once; got {axes}.")
         return _unary("transpose", self, axes=axes)
 
@@ -209,7 +240,7 @@ class Operators:
 
     def swapaxes(self, a, b):
         order = list(range(self.ndim))
-        a, b = _axis("swapaxes", self, (a, b))
+        a, b = check_axis("swapaxes", self, (a, b))
         order[a], order[b] = order[b], order[a]
         return _unary("transpose", self, axes=tuple(order))
 
@@ -219,7 +250,10 @@ class Operators:
     flatten = ravel
 
     def squeeze(self, axis=None):
-        return self.reshape(np.squeeze(self._data, axis).shape)
+        chosen = axes_named(check_axis("squeeze", self, axis), self.ndim)
+        if axis is not None and any(self.shape[a] != 1 for a in chosen):
+            raise ValueError(f"squeeze: the axes named must have length 1; got axis {axis} of shape {self.shape}.")
+        return self.reshape(tuple(n for a, n in enumerate(self.shape) if a not in chosen or n != 1))
 
     def __getitem__(self, index):
         index = core.plain_index(index)
@@ -238,33 +272,70 @@ class Operators:
     def repeat(self, repeats, axis=None):
         return np.repeat(self, repeats, axis=axis)
 
+    def diagonal(self, offset=0, axis1=0, axis2=1):
+        return np.diagonal(self, offset, axis1, axis2)
 
-def _unary(name: str, x: Any, *more: Any, **static: Any) -> Any:
-    return core.primitive(name, x, *more, **static)
+    def trace(self, offset=0, axis1=0, axis2=1):
+        return np.trace(self, offset, axis1, axis2)
+
+    def dot(self, other):
+        return np.dot(self, other)
 
 
-def _binary(name: str, a: Any, b: Any) -> Any:
+def _unary(name: str, x: Any, **static: Any) -> Any:
+    return core.apply(core.PRIMITIVES[name], x, **static)
+
+
+def binary(name: str, a: Any, b: Any) -> Any:
     tensor = a if isinstance(a, core.Tensor) else b
     a, b = core.as_tensor(a, tensor), core.as_tensor(b, tensor)
     try:
         return core.apply(core.PRIMITIVES[name], a, b)
+    except ValueError as error:
+        raise ValueError(explain(name, error, a, b)) from None
+
+
+def explain(name: str, error: Exception, *inputs: Any) -> str:
+    """Say which op it was and what shapes it got; NumPy's own words where it is not a matter of shapes."""
+    shapes = " and ".join(str(x.shape) for x in inputs)
+    if name == "matmul":
+        return (
+            "matmul: the last axis of the first must be as long as the last but one of the second, and leading axes "
+            f"broadcast; got {shapes}."
+        )
+    try:
+        np.broadcast_shapes(*(x.shape for x in inputs))
     except ValueError:
-        raise ValueError(f"{name}: {_MUST[name == 'matmul']}; got {a.shape} and {b.shape}.") from None
+        return f"{name}: shapes must be equal, or 1, on every axis from the last; got {shapes}."
+    return f"{name}: {error}"
 
 
-_MUST = {
-    False: "shapes must be equal, or 1, on every axis from the last",
-    True: "the last axis of the first must be as long as the last but one of the second, and leading axes broadcast",
-}
+def _extreme(name: str, x: Any, axis: Any, keepdims: bool) -> Any:
+    axis = check_axis(name, x, axis)
+    if not x.size and any(x.shape[a] == 0 for a in axes_named(axis, x.ndim)):
+        raise ValueError(f"{name}: there must be at least one entry to choose from; got shape {x.shape}, axis {axis}.")
+    return _unary(name, x, axis=axis, keepdims=keepdims)
 
 
-def _axis(op: str, x: Any, axis: Any) -> Any:
+_POWERS = {2: "square", 0.5: "sqrt", -1: "reciprocal"}
+
+
+def axes_named(axis: Any, ndim: int) -> tuple[int, ...]:
+    """The axes that ``axis``, which may be None for all, one or several, names."""
+    if axis is None:
+        return tuple(range(ndim))
+    return axis if isinstance(axis, tuple) else (axis,)
+
+
+def check_axis(op: str, x: Any, axis: Any) -> Any:
     """Check one axis or several, and count negative ones from the end."""
     if axis is None:
         return None
     axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
     for a in axes:
-        if not isinstance(a, (int, np.integer)) or not -x.ndim <= a < x.ndim:
+        if not isinstance(a, (int, np.integer)):
+            raise TypeError(f"{op}: an axis must be an integer; got {a!r}.")
+        if not -x.ndim <= a < x.ndim:
             raise np.exceptions.AxisError(f"{op}: axis must lie in [-{x.ndim}, {x.ndim}) for shape {x.shape}; got {a}.")
     axes = tuple(int(a) % x.ndim for a in axes)
     if len(set(axes)) != len(axes) and op != "swapaxes":

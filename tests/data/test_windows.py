@@ -120,7 +120,7 @@ def test_consecutive_windows_have_every_target_once(n, block_size, batch_size):
 )
 def test_tokens_shorter_than_a_window_are_refused(make):
     make(TOKENS[:9])
-    with pytest.raises(DataError, match="validation split must hold .* 9 tokens; got 8; give more text or a smaller"):
+    with pytest.raises(DataError, match=r"validation split must hold .* 9 tokens; got 8; give more text or a smaller"):
         make(TOKENS[:8])
 
 

@@ -165,8 +165,8 @@ def test_truncation_and_padding_of_a_file_are_dropped(made, tmp_path):
     library.enable_truncation(2)
     library.enable_padding(length=9)
     library.save(str(tmp_path / "tokenizer.json"))
-    text = PROSE[0]
-    assert Tokenizer.load(tmp_path).encode(text).tolist() == made["bpe"].encode(text).tolist()
+    for text in ("x", PROSE[0]):
+        assert Tokenizer.load(tmp_path).encode(text).tolist() == made["bpe"].encode(text).tolist()
 
 
 def test_end_of_text_is_what_the_configuration_says(made, tmp_path):
@@ -199,6 +199,10 @@ def test_a_split_that_is_not_at_every_character_is_not_looked_up():
     assert Tokenizer(library).kind == "word"
     library.model = models.WordLevel({"a": 0, "b": 1})
     assert Tokenizer(library).kind == "character"
+    library.model = models.WordLevel({"a": 0, "?": 1}, unk_token="?")
+    assert Tokenizer(library).kind == "word"
+    assert Tokenizer(library).encode("az").tolist() == [0, 1]
+    library.model = models.WordLevel({"a": 0, "b": 1})
     library.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"."), "isolated")
     assert Tokenizer(library).kind == "word"
 

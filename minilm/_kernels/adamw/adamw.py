@@ -15,6 +15,8 @@ import math
 
 import numpy as np
 
+from ..layout import flat
+
 
 def adamw_update(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step, grad_scale):  # all of one shape
     decay, rate, root = _per_step(lr, beta1, beta2, weight_decay, step)
@@ -34,10 +36,11 @@ def adamw_compiled(loops):
 
     def update(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step, grad_scale):
         decay, rate, root = _per_step(lr, beta1, beta2, weight_decay, step)
-        rows = [np.ascontiguousarray(a).reshape(-1) for a in (p, g, m, v)]
-        loops.update(*rows, decay, rate, root, beta1, beta2, eps, grad_scale)
-        for a, row in ((p, rows[0]), (m, rows[2]), (v, rows[3])):
-            if not a.flags.c_contiguous:
-                a[...] = row.reshape(a.shape)
+        own = [np.ascontiguousarray(a) for a in (p, m, v)]
+        P, M, V = (a.reshape(-1) for a in own)
+        loops.update(P, flat(g), M, V, decay, rate, root, beta1, beta2, eps, grad_scale)
+        for a, copied in zip((p, m, v), own, strict=True):
+            if copied is not a:
+                a[...] = copied
 
     return update

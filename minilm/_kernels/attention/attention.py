@@ -79,7 +79,7 @@ def attention_compiled(loops):
         wide = _wide(bias, (B, H, T, k.shape[2]), q.dtype)
         o, lse = _empty_heads((B, H, T, v.shape[3]), q.dtype), np.empty((B, H, T), q.dtype)
         static = scale, causal, offset, threshold(dropout), 1 / (1 - dropout), seed & (2**64 - 1)
-        loops.forward_blocks(q, k, v, wide, *static, o, lse)
+        loops.forward(q, k, v, wide, *static, o, lse)
         return o, (q, k, v, wide, o, lse, static, None if bias is None else bias.shape)
 
     def backward(do, saved, needs):
@@ -90,7 +90,7 @@ def attention_compiled(loops):
         like = zip((q, k, v), needs, strict=False)
         dq, dk, dv = (_empty_heads(x.shape if need else (*x.shape[:3], 0), x.dtype) for x, need in like)
         dA = np.zeros((*q.shape[:3], k.shape[2]) if needs[3] else (0, 0, 0, 0), q.dtype)
-        loops.backward_blocks(_rows(do), q, k, v, wide, o, lse, *static, dq, dk, dv, dA)
+        loops.backward(_rows(do), q, k, v, wide, o, lse, *static, dq, dk, dv, dA)
         grads = dq, dk, dv, fit(dA, bias_shape) if needs[3] else None
         return tuple(grad if need else None for grad, need in zip(grads, needs, strict=True))
 

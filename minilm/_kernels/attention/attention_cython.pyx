@@ -46,7 +46,7 @@ cdef enum:
     STEP = 16  # ``first`` is a multiple of this: of every vector's length, and of ROWS
 
 
-def forward_blocks(const floating[:, :, :, :] q, const floating[:, :, :, :] k, const floating[:, :, :, :] v,
+def forward(const floating[:, :, :, :] q, const floating[:, :, :, :] k, const floating[:, :, :, :] v,
                    const floating[:, :, :, :] bias, double scale, bint causal, Py_ssize_t offset,
                    uint32_t threshold, double kept, uint64_t seed, floating[:, :, :, :] o, floating[:, :, ::1] lse):
     cdef Py_ssize_t H = q.shape[1], T = q.shape[2], blocks = (T + BLOCK - 1) // BLOCK
@@ -137,7 +137,7 @@ cdef int _forward_block(Py_ssize_t b, Py_ssize_t h, Py_ssize_t t0, const floatin
     return 0
 
 
-def backward_blocks(const floating[:, :, :, :] do, const floating[:, :, :, :] q, const floating[:, :, :, :] k,
+def backward(const floating[:, :, :, :] do, const floating[:, :, :, :] q, const floating[:, :, :, :] k,
                     const floating[:, :, :, :] v, const floating[:, :, :, :] bias,
                     const floating[:, :, :, :] o, const floating[:, :, ::1] lse, double scale, bint causal,
                     Py_ssize_t offset, uint32_t threshold, double kept, uint64_t seed, floating[:, :, :, :] dq,

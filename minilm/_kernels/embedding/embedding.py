@@ -12,7 +12,7 @@ Derivation: embedding.md.
 
 import numpy as np
 
-from ..layout import as_rows
+from ..layout import as_rows, flat
 
 
 def embedding_forward(w, ids, *, padding_idx):  # (V, C), (...) -> (..., C)
@@ -35,9 +35,9 @@ def embedding_compiled(loops):
 
     def forward(w, ids, *, padding_idx):
         C = w.shape[1]
-        places = np.ascontiguousarray(ids, np.int64).reshape(-1)
+        places = flat(ids.astype(np.int64, copy=False))
         y = np.empty((*ids.shape, C), w.dtype)
-        loops.gather(np.ascontiguousarray(w), places, y.reshape(len(places), C))
+        loops.gather(as_rows(w), places, y.reshape(len(places), C))
         return y, (places, len(w), padding_idx)
 
     def backward(dy, saved, needs):

@@ -48,7 +48,7 @@ def divide_backward(dy, saved, needs):
     a, b = saved
     return (
         fit(dy / b, a.shape, a.dtype) if needs[0] else None,
-        fit(-dy * a / (b * b), b.shape, b.dtype) if needs[1] else None,
+        fit(-(dy / b) * (a / b), b.shape, b.dtype) if needs[1] else None,  # b² may not fit the dtype where b does
     )
 
 
@@ -92,14 +92,43 @@ def _pick(dy, a, b, wins, needs):
     )
 
 
+def remainder_forward(a, b):
+    return np.remainder(a, b), (a, b)
+
+
+def remainder_backward(dy, saved, needs):  # a - b ⌊a / b⌋
+    a, b = saved
+    return (
+        fit(dy, a.shape, a.dtype) if needs[0] else None,
+        fit(-dy * np.floor_divide(a, b), b.shape, b.dtype) if needs[1] else None,
+    )
+
+
+def hypot_forward(a, b):
+    y = np.hypot(a, b)
+    return y, (a, b, y)
+
+
+def hypot_backward(dy, saved, needs):
+    a, b, y = saved
+    return (
+        fit(dy * (a / y), a.shape, a.dtype) if needs[0] else None,
+        fit(dy * (b / y), b.shape, b.dtype) if needs[1] else None,
+    )
+
+
 def arctan2_forward(a, b):
     return np.arctan2(a, b), (a, b)
 
 
 def arctan2_backward(dy, saved, needs):
     a, b = saved
-    g = dy / (a * a + b * b)
-    return fit(g * b, a.shape, a.dtype) if needs[0] else None, fit(-g * a, b.shape, b.dtype) if needs[1] else None
+    r = np.hypot(a, b)
+    g = dy / r
+    return (
+        fit(g * (b / r), a.shape, a.dtype) if needs[0] else None,
+        fit(-g * (a / r), b.shape, b.dtype) if needs[1] else None,
+    )
 
 
 def logaddexp_forward(a, b):
@@ -187,6 +216,16 @@ def exp_backward(dy, saved, needs):
     return (dy * y,)
 
 
+def exp2_forward(x):
+    y = np.exp2(x)
+    return y, (y,)
+
+
+def exp2_backward(dy, saved, needs):
+    (y,) = saved
+    return (dy * y * math.log(2),)
+
+
 def expm1_forward(x):
     y = np.expm1(x)
     return y, (y,)
@@ -270,6 +309,24 @@ def arctan_backward(dy, saved, needs):
     return (dy / (1 + x * x),)
 
 
+def arcsin_forward(x):
+    return np.arcsin(x), (x,)
+
+
+def arcsin_backward(dy, saved, needs):
+    (x,) = saved
+    return (dy / np.sqrt((1 - x) * (1 + x)),)
+
+
+def arccos_forward(x):
+    return np.arccos(x), (x,)
+
+
+def arccos_backward(dy, saved, needs):
+    (x,) = saved
+    return (-dy / np.sqrt((1 - x) * (1 + x)),)
+
+
 def sinh_forward(x):
     return np.sinh(x), (x,)
 
@@ -298,6 +355,33 @@ def tanh_backward(dy, saved, needs):
     return (dy * (1 - y * y),)
 
 
+def arcsinh_forward(x):
+    return np.arcsinh(x), (x,)
+
+
+def arcsinh_backward(dy, saved, needs):
+    (x,) = saved
+    return (dy / np.sqrt(x * x + 1),)
+
+
+def arccosh_forward(x):
+    return np.arccosh(x), (x,)
+
+
+def arccosh_backward(dy, saved, needs):
+    (x,) = saved
+    return (dy / np.sqrt((x - 1) * (x + 1)),)
+
+
+def arctanh_forward(x):
+    return np.arctanh(x), (x,)
+
+
+def arctanh_backward(dy, saved, needs):
+    (x,) = saved
+    return (dy / ((1 - x) * (1 + x)),)
+
+
 def erf_forward(x):
     return _erf(x), (x,)
 
@@ -307,7 +391,7 @@ def erf_backward(dy, saved, needs):
     return (dy * (2 / math.sqrt(math.pi)) * np.exp(-x * x),)
 
 
-def clip_forward(x, *, low, high):
+def clip_forward(x, *, low, high):  # bounds are constants that broadcast to x
     return np.clip(x, low, high), (x, low, high)
 
 
@@ -315,7 +399,7 @@ def clip_backward(dy, saved, needs):  # as in PyTorch: at a bound the gradient p
     x, low, high = saved
     inside = True if low is None else x >= low
     inside = inside & (True if high is None else x <= high)
-    return (np.where(inside, dy, np.zeros((), dy.dtype)),)
+    return (fit(np.where(inside, dy, np.zeros((), dy.dtype)), x.shape, x.dtype),)
 
 
 def astype_forward(x, *, dtype):

@@ -4,12 +4,21 @@ import numpy as np
 
 
 def getitem_forward(x, *, index):
-    return x[index], (x.shape, index)
+    return x[index], (x.shape, _own(index))
 
 
 def getitem_backward(dy, saved, needs):
     shape, index = saved
     return (scatter(dy, shape, index),)
+
+
+def getitem_accumulate(into, dy, saved):
+    """Add the gradient into that of other parts of x: the parts of a split fill one array."""
+    _, index = saved
+    if _may_repeat(index):
+        np.add.at(into, index, dy)
+    else:
+        into[index] += dy
 
 
 def scatter(dy, shape, index):
@@ -19,13 +28,25 @@ def scatter(dy, shape, index):
 
 def scatter_forward(dy, *, shape, index):
     x = np.zeros(shape, dy.dtype)
-    parts = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(part, (np.ndarray, list)) and np.asarray(part).dtype != bool for part in parts):
-        np.add.at(x, index, dy)  # integer arrays may name an entry twice
+    if _may_repeat(index):
+        np.add.at(x, index, dy)
     else:
         x[index] = dy
-    return x, (index,)
+    return x, (_own(index),)
 
 
 def scatter_backward(dx, saved, needs):
     return (dx[saved[0]],)
+
+
+def _own(index):
+    """Copy the arrays of an index, which the caller may write to before the backward reads them."""
+    if isinstance(index, tuple):
+        return tuple(_own(part) for part in index)
+    return index.copy() if isinstance(index, np.ndarray) else index
+
+
+def _may_repeat(index):
+    """Only integer arrays can name an entry twice."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, (np.ndarray, list)) and np.asarray(part).dtype != bool for part in parts)

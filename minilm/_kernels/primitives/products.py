@@ -1,5 +1,6 @@
 """Matrix products and Einstein sums."""
 
+import math
 from itertools import chain
 
 import numpy as np
@@ -26,7 +27,8 @@ def matmul_backward(dy, saved, needs):
         da = fit(dA, A.shape, a.dtype).reshape(a.shape)
     if needs[1]:
         if B.ndim == 2 and A.ndim > 2:  # one product over all rows, not one per batch entry and a sum
-            dB = A.reshape(-1, A.shape[-1]).swapaxes(0, 1) @ dy.reshape(-1, dy.shape[-1])
+            N = math.prod(A.shape[:-1])
+            dB = A.reshape(N, A.shape[-1]).swapaxes(0, 1) @ dy.reshape(N, dy.shape[-1])
         else:
             dB = A.swapaxes(-1, -2) @ dy
         db = fit(dB, B.shape, b.dtype).reshape(b.shape)
@@ -43,15 +45,13 @@ def einsum_forward(*operands, subscripts):
 def einsum_backward(dy, saved, needs):
     *operands, subscripts = saved
     inputs, output = spell_out(subscripts, [x.ndim for x in operands])
-    return tuple(
-        _einsum_gradient(i, dy, operands, inputs, output) if need else None for i, need in enumerate(needs)
-    )
+    return tuple(_einsum_gradient(i, dy, operands, inputs, output) if need else None for i, need in enumerate(needs))
 
 
 def _einsum_gradient(i, dy, operands, inputs, output):
     x, labels = operands[i], inputs[i]
     terms = [(dy, output)] + [(y, inputs[j]) for j, y in enumerate(operands) if j != i]
-    # A letter that stands twice in this operand reads a diagonal: the second gets a letter of its own, tied by a 1-matrix.
+    # A letter that stands twice in this operand reads a diagonal: the second gets its own letter, tied by a 1-matrix.
     target, spare = "", iter(letter for letter in _LETTERS if letter not in set(chain(output, *inputs)))
     for n, label in zip(x.shape, labels, strict=True):
         if label in target:

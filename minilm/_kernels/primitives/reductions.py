@@ -3,6 +3,8 @@
 ``kept`` is the shape of the output had every reduced axis been kept with length 1.
 """
 
+import math
+
 import numpy as np
 
 
@@ -76,11 +78,20 @@ def prod_backward(dy, saved, needs):
     axes = range(x.ndim) if axis is None else sorted(a % x.ndim for a in (axis if isinstance(axis, tuple) else (axis,)))
     order = [i for i in range(x.ndim) if i not in axes] + list(axes)
     moved = x.transpose(order)
-    rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], -1)  # (..., n)
-    n = rows.shape[-1]
-    others = np.where(np.eye(n, dtype=bool), np.ones((), x.dtype), rows[..., None, :]).prod(axis=-1)  # (..., n)
-    back = others.reshape(moved.shape).transpose(np.argsort(order))
-    return (dy.reshape(kept) * back,)
+    rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], math.prod(x.shape[a] for a in axes))  # (..., n)
+    back = [order.index(i) for i in range(x.ndim)]
+    return (dy.reshape(kept) * _products_of_others(rows).reshape(moved.shape).transpose(back),)
+
+
+def _products_of_others(x):  # (..., n): twice as many products as entries, taken in pairs, pairs of pairs, ...
+    *rows, n = x.shape
+    if n <= 1 or not x.size:
+        return np.ones(x.shape, x.dtype)
+    if n % 2:
+        x = np.concatenate([x, np.ones((*rows, 1), x.dtype)], axis=-1)
+    pairs = x.reshape(*rows, (n + 1) // 2, 2)
+    outside = _products_of_others(pairs[..., 0] * pairs[..., 1])  # (..., n/2)
+    return (outside[..., None] * pairs[..., ::-1]).reshape(x.shape)[..., :n]
 
 
 # y_i = x_0 + ... + x_i

@@ -14,7 +14,7 @@ Derivation: rms_norm.md.  Source: Zhang & Sennrich (2019), arXiv:1910.07467.
 
 import numpy as np
 
-from ..layout import CHUNKS, as_rows, ones
+from ..layout import CHUNKS, as_rows, scale_of
 
 
 def rms_norm_forward(x, w, *, eps):  # (..., C), (C,) -> (..., C)
@@ -42,19 +42,14 @@ def rms_norm_compiled(loops):
         rows = as_rows(x)  # (N, C)
         y = np.empty(x.shape, x.dtype)
         r = np.empty(len(rows), x.dtype)
-        loops.forward_rows(rows, ones(x) if w is None else np.ascontiguousarray(w), eps, y.reshape(rows.shape), r)
+        loops.forward_rows(rows, scale_of(w, x), eps, y.reshape(rows.shape), r)
         return y, (rows, w, r)
 
     def backward(dy, saved, needs):
         rows, w, r = saved
-        N, C = rows.shape
         dx = np.empty(dy.shape, dy.dtype)
-        dw = np.zeros((CHUNKS, C), dy.dtype)
-        scale = ones(rows) if w is None else np.ascontiguousarray(w)
-        loops.backward_rows(as_rows(dy), rows, scale, r, dx.reshape(N, C), dw)
-        return (
-            dx if needs[0] else None,
-            dw.sum(axis=0) if needs[1] and w is not None else None,
-        )
+        dw = np.zeros((CHUNKS, rows.shape[1]), dy.dtype)
+        loops.backward_rows(as_rows(dy), rows, scale_of(w, rows), r, dx.reshape(rows.shape), dw)
+        return dx if needs[0] else None, dw.sum(axis=0) if needs[1] and w is not None else None
 
     return forward, backward

@@ -1,0 +1,80 @@
+"""Files that are either all there or not there at all: written beside, made to reach the disk, then renamed."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+PARTIAL = ".partial"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint or model folder that cannot be read or written: what must hold; what was got; what to try."""
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file in one go, and wait until it is on the disk."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as a safetensors file, in the order of their names, and wait until it is on the disk."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    whole = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}  # the library takes no strides
+    try:
+        save_file(whole, path, metadata={"format": "pt"})  # "pt": what transformers asks of a file that it loads
+    except SafetensorError as error:
+        raise OSError(str(error)) from None
+    sync(path)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a safetensors file.  CheckpointError: missing, cut short, something else."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} must be a safetensors file; got: {error}; take another copy of it") from None
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # folders cannot be opened on Windows
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path beside ``path`` to write to; when the body has succeeded, it takes the place of ``path``."""
+    beside = path.with_name(f".{path.name}{PARTIAL}")
+    try:
+        yield beside
+        os.replace(beside, path)
+        sync(path.parent)
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+
+
+@contextmanager
+def disk(path: Path, hint: str) -> Iterator[None]:
+    """Turn what the disk refuses (full, read-only, gone) into a CheckpointError."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{path} must fit on the disk; got: {error.strerror or error}; {hint}") from None

@@ -1,0 +1,148 @@
+"""The parts that models are built of.  Names, attributes and first values are those of torch.nn where it has the part."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import functional as F
+from ..tensor import Tensor
+from . import init
+from .module import Module, parameter
+
+
+class Linear(Module):
+    """y = x Wᵀ + b, with weight W of shape (out_features, in_features) and bias b, or None, of (out_features,).
+
+    Both start in U[-1/√in_features, 1/√in_features), as in torch.nn.Linear.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        rng: np.random.Generator,
+        dtype: Any = np.float32,
+    ):
+        bound = 1 / math.sqrt(max(in_features, 1))
+        self.weight = parameter(init.uniform(rng, (out_features, in_features), -bound, bound, dtype))
+        self.bias = parameter(init.uniform(rng, (out_features,), -bound, bound, dtype)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class Conv1D(Module):
+    """y = x W + b, with weight W of shape (in_features, out_features): how GPT-2's checkpoints keep a linear layer.
+
+    The name is HF's.  W starts from N(0, std²), b from 0.
+    """
+
+    def __init__(
+        self,
+        out_features: int,
+        in_features: int,
+        bias: bool = True,
+        *,
+        std: float = 0.02,
+        rng: np.random.Generator,
+        dtype: Any = np.float32,
+    ):
+        self.weight = parameter(init.normal(rng, (in_features, out_features), 0.0, std, dtype))
+        self.bias = parameter(init.zeros((out_features,), dtype)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias, transposed=False)
+
+
+class Embedding(Module):
+    """Row ``ids`` of a table, weight, of shape (num_embeddings, embedding_dim), which starts from N(0, std²)."""
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        std: float = 1.0,
+        rng: np.random.Generator,
+        dtype: Any = np.float32,
+    ):
+        weight = init.normal(rng, (num_embeddings, embedding_dim), 0.0, std, dtype)
+        if padding_idx is not None:
+            weight[padding_idx] = 0
+        self.padding_idx = padding_idx
+        self.weight = parameter(weight)
+
+    def forward(self, ids: Any) -> Tensor:
+        return F.embedding(ids, self.weight, self.padding_idx)
+
+
+class LayerNorm(Module):
+    """The last axis with mean 0 and variance 1, times weight plus bias, which start at 1 and 0; either may be None."""
+
+    def __init__(
+        self,
+        normalized_shape: int,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        dtype: Any = np.float32,
+    ):
+        self.eps = eps
+        self.weight = parameter(init.ones((normalized_shape,), dtype)) if elementwise_affine else None
+        self.bias = parameter(init.zeros((normalized_shape,), dtype)) if elementwise_affine and bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(Module):
+    """The last axis over its root mean square, times weight, which starts at 1."""
+
+    def __init__(self, normalized_shape: int, eps: float = 1e-6, *, dtype: Any = np.float32):
+        self.eps = eps
+        self.weight = parameter(init.ones((normalized_shape,), dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight, self.eps)
+
+
+class Dropout(Module):
+    """Zeros with probability p in training, nothing in evaluation.  Draws its seeds from ``rng``."""
+
+    def __init__(self, p: float = 0.5, *, rng: np.random.Generator):
+        self.p, self.rng = p, rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.p, self.training, rng=self.rng)
+
+
+class Sequential(Module):
+    """One module after another; their names are 0, 1, ...  Functions of one Tensor may stand among them."""
+
+    def __init__(self, *parts: Any):
+        for i, part in enumerate(parts):
+            if isinstance(part, Module):
+                setattr(self, str(i), part)
+        self._steps = tuple(str(i) if isinstance(part, Module) else part for i, part in enumerate(parts))
+
+    def forward(self, x: Any) -> Any:
+        for step in self._steps:
+            x = getattr(self, step)(x) if isinstance(step, str) else step(x)
+        return x
+
+
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_new": lambda x: F.gelu(x, "tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, "tanh"),
+    "relu": F.relu,
+    "sigmoid": F.sigmoid,
+    "silu": F.silu,
+    "swish": F.silu,
+    "tanh": np.tanh,
+}

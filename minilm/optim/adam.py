@@ -1,0 +1,74 @@
+"""Adam."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .._kernels import registry
+from .checks import decay_rates, not_negative
+from .optimizer import Optimizer
+
+
+class Adam(Optimizer):
+    """Adam on parameters θ with gradients g, multiplied by ``grad_scale`` first; t counts the steps of each from 1:
+
+        g ← g + λ θ                          λ = weight_decay
+        m ← β₁ m + (1 - β₁) g                m and v start at 0
+        v ← β₂ v + (1 - β₂) g²
+        m̂ = m / (1 - β₁ᵗ)
+        v̂ = v / (1 - β₂ᵗ)
+        θ ← θ - lr m̂ / (√v̂ + ε)              lr is the paper's α
+
+    The options, their defaults and the rule are those of torch.optim.Adam: weight decay is a part of the gradient (L2),
+    and so is divided by √v̂ too; ``AdamW`` decays by itself.
+    Saved for each parameter: ``step``, which is t, ``exp_avg``, which is m, and ``exp_avg_sq``, which is v.
+    ValueError for a negative lr, eps or weight_decay, and for betas outside [0, 1).
+    ``params`` and its errors: see ``Optimizer``.
+
+    Source: Kingma & Ba (2015), arXiv:1412.6980, algorithm 1.
+    """
+
+    slots: ClassVar = {"step": int, "exp_avg": np.ndarray, "exp_avg_sq": np.ndarray}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+    def _checked(self, **options):
+        return checked("Adam", **options)
+
+    def _update(self, ready, *, lr, betas, eps, weight_decay, grad_scale):
+        update = registry.kernel("adamw").forward  # with its own decay at 0, AdamW is Adam
+        beta1, beta2 = betas
+        for p, g, state in ready:
+            scale = grad_scale
+            if weight_decay:
+                g = np.multiply(g, grad_scale, out=np.empty_like(p))
+                g += weight_decay * p
+                scale = 1.0
+            t, m, v = next_moments(p, state)
+            update(p, g, m, v, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=0.0, step=t, grad_scale=scale)
+
+
+def checked(who: str, *, lr, betas, eps, weight_decay) -> dict[str, Any]:
+    """Return the options of Adam's family, each in the type and range that it must have."""
+    return {
+        "lr": not_negative(who, "lr", lr),
+        "betas": decay_rates(who, "betas", betas),
+        "eps": not_negative(who, "eps", eps),
+        "weight_decay": not_negative(who, "weight_decay", weight_decay),
+    }
+
+
+def next_moments(p: np.ndarray, state: dict[str, Any]) -> tuple[int, np.ndarray, np.ndarray]:
+    """Count a step of parameter ``p`` in its ``state``, and return t, m and v."""
+    if not state:
+        state.update(step=0, exp_avg=np.zeros_like(p), exp_avg_sq=np.zeros_like(p))
+    state["step"] += 1
+    return state["step"], state["exp_avg"], state["exp_avg_sq"]

@@ -1,0 +1,131 @@
+"""The state of an optimizer as a flat dict of arrays and numbers, and back.
+
+optimizer.<class>    1, the version of this layout
+options.<i>.<name>   an option of group i; of a pair, options.<i>.<name>.0 and .1
+group.<parameter>    i, the group that the parameter is in
+<slot>.<parameter>   what the rule remembers of it; absent before its first step
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+LAYOUT = 1
+Groups = list[dict[str, Any]]
+State = dict[str, dict[str, Any]]
+
+
+def save(
+    who: str, slots: dict[str, type], groups: Groups, options: list[dict[str, Any]], state: State, copy: bool
+) -> dict[str, np.ndarray | int | float]:
+    flat: dict[str, Any] = {f"optimizer.{who}": LAYOUT}
+    for i, group in enumerate(groups):
+        flat |= _flat(i, options[i])
+        flat |= {f"group.{name}": i for name in group["param_names"]}
+    for name, kept in state.items():
+        for slot, value in kept.items():
+            flat[f"{slot}.{name}"] = value.copy() if copy and slots[slot] is np.ndarray else value
+    return flat
+
+
+def load(
+    who: str, slots: dict[str, type], groups: Groups, defaults: dict[str, Any], saved: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], State]:
+    """Return the options of each group and the state, made of copies; change nothing."""
+    left = dict(saved)
+    _check_class(who, left)
+    _check_groups(who, groups, left)
+    _check_same(
+        f"{who}: the options must be those of {len(groups)} groups",
+        [key for i in range(len(groups)) for key in _flat(i, defaults)],
+        [key for key in left if key.startswith("options.")],
+    )
+    options = [_options(i, defaults, left) for i in range(len(groups))]
+    state: State = {}
+    for group in groups:
+        for name, p in zip(group["param_names"], group["params"], strict=True):
+            kept = {slot: left.pop(f"{slot}.{name}") for slot in slots if f"{slot}.{name}" in left}
+            if not kept:
+                continue
+            if missing := slots.keys() - kept.keys():
+                raise ValueError(
+                    f"{who}: the state of {name} must hold {', '.join(slots)}, got no {min(missing)}. {_TRY}"
+                )
+            state[name] = {
+                slot: _array(who, slot, name, p, value) if slots[slot] is np.ndarray else _count(who, slot, name, value)
+                for slot, value in kept.items()
+            }
+    _check_same(f"{who}: what is saved must belong to a parameter", [], left)
+    return options, state
+
+
+def _flat(i: int, options: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, tuple):
+            flat |= {f"options.{i}.{name}.{k}": part for k, part in enumerate(value)}
+        else:
+            flat[f"options.{i}.{name}"] = value
+    return flat
+
+
+def _options(i: int, like: dict[str, Any], left: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of group ``i`` out of ``left``, in the types of ``like``."""
+    options: dict[str, Any] = {}
+    for name, value in like.items():
+        key = f"options.{i}.{name}"
+        if isinstance(value, tuple):
+            options[name] = tuple(left.pop(f"{key}.{k}") for k in range(len(value)))
+        else:
+            options[name] = bool(left.pop(key)) if isinstance(value, bool) else left.pop(key)
+    return options
+
+
+def _check_class(who: str, left: dict[str, Any]) -> None:
+    found = {key: left.pop(key) for key in list(left) if key.startswith("optimizer.")}
+    if found.keys() != {f"optimizer.{who}"}:
+        got = ", ".join(key.removeprefix("optimizer.") for key in found) or "something else"
+        raise ValueError(f"{who}: the state must have been saved by {who}, got that of {got}. Build that optimizer.")
+    if (layout := found[f"optimizer.{who}"]) != LAYOUT:
+        raise ValueError(f"{who}: the state must be of layout {LAYOUT}, got {layout!r}. Use the version that saved it.")
+
+
+def _check_groups(who: str, groups: Groups, left: dict[str, Any]) -> None:
+    expected = {name: i for i, group in enumerate(groups) for name in group["param_names"]}
+    found = {key.removeprefix("group."): left.pop(key) for key in list(left) if key.startswith("group.")}
+    _check_same(f"{who}: the parameters must be those of this optimizer", expected, found)
+    for name, i in expected.items():
+        if found[name] != i:
+            raise ValueError(f"{who}: {name} must be in group {found[name]!r} as it was saved, got group {i}. {_TRY}")
+
+
+def _check_same(law: str, expected: Iterable[str], found: Iterable[str]) -> None:
+    expected, found = set(expected), set(found)
+    if expected != found:
+        differences = {"no": sorted(expected - found), "also": sorted(found - expected)}
+        got = " and ".join(f"{word} {_some(names)}" for word, names in differences.items() if names)
+        raise ValueError(f"{law}; in what was saved there is {got}. {_TRY}")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _array(who: str, slot: str, name: str, p: Any, value: Any) -> np.ndarray:
+    if not isinstance(value, np.ndarray) or value.shape != p.shape or value.dtype != p.dtype:
+        got = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)
+        raise ValueError(f"{who}: {slot} of {name} must be {p.dtype} of shape {p.shape}, got {got}. {_TRY}")
+    array = np.empty_like(p._data, subok=False)
+    array[...] = value
+    return array
+
+
+def _count(who: str, slot: str, name: str, value: Any) -> int:
+    number = value.item() if isinstance(value, (np.ndarray, np.generic)) and value.size == 1 else value
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or number != int(number) or number < 1:
+        raise ValueError(f"{who}: {slot} of {name} must be a whole number from 1 on, got {value!r}.")
+    return int(number)
+
+
+_TRY = "Build the optimizer for the same model, with the same names and groups, as when it was saved."

@@ -1,0 +1,1 @@
+"""What is learned: the batches, the loss and the metrics of a training job, one file per job."""
