@@ -123,7 +123,7 @@ def _array(who: str, slot: str, name: str, p: Any, value: Any) -> np.ndarray:
 
 def _count(who: str, slot: str, name: str, value: Any) -> int:
     number = value.item() if isinstance(value, (np.ndarray, np.generic)) and value.size == 1 else value
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or number != int(number) or number < 1:
+    if type(number) not in (int, float) or number < 1 or not float(number).is_integer():
         raise ValueError(f"{who}: {slot} of {name} must be a whole number from 1 on, got {value!r}.")
     return int(number)
 

@@ -84,6 +84,7 @@ def inverse_sqrt(lr: float, *, warmup: int = 0, timescale: int | None = None, fr
     [0.8, 1.0, 0.5, 0.25]
     """
     lr = not_negative("inverse_sqrt", "lr", lr)
+    not_negative("inverse_sqrt", "warmup", warmup)
     s = (warmup or 10_000) if timescale is None else timescale
     if s <= 0:
         raise ValueError(f"inverse_sqrt: timescale must be positive, got {timescale}. Leave it out to take warmup.")

@@ -119,6 +119,8 @@ class Tensor(Operators):
     @grad.setter
     def grad(self, value: Any) -> None:
         if self.node is None:
+            if value is None:
+                return
             raise RuntimeError("grad: this tensor does not require a gradient.")
         if value is not None and np.shape(value) != self.shape:
             raise ValueError(f"grad: the shape must be that of the tensor, {self.shape}, got {np.shape(value)}.")

@@ -103,8 +103,8 @@ _METHODS = {
 _OF_VALUES = _names(
     "any all argmax argmin argsort count_nonzero nonzero flatnonzero argwhere searchsorted digitize shape ndim size "
     "allclose array_equal array_equiv isclose zeros_like ones_like empty_like full_like result_type array_repr "
-    "array_str isin unique iscomplexobj isrealobj may_share_memory shares_memory array2string can_cast "
-    "min_scalar_type bincount round around fix broadcast_shapes"
+    "array_str isin unique iscomplexobj isrealobj may_share_memory shares_memory array2string "
+    "min_scalar_type bincount round around fix"
 )
 _GIVES_ARRAYS = _names("zeros_like ones_like empty_like full_like nonzero flatnonzero argwhere unique bincount")
 

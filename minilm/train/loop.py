@@ -18,10 +18,9 @@ from typing import NoReturn
 
 import numpy as np
 
-from .. import checkpoint
 from .._kernels import registry
 from .._kernels.registry import use_backend
-from ..checkpoint import CheckpointError
+from ..checkpoint import CheckpointError, newest, save, save_model, steps
 from ..config import TrainConfig
 from ..data import Windows, fixed_windows
 from ..models.gpt2 import GPT2LMHeadModel
@@ -57,7 +56,9 @@ class _Best:
     weights: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def run(config: TrainConfig, *, resume: bool = False, overwrite: bool = False, reporter: Reporter | None = None) -> Result:
+def run(
+    config: TrainConfig, *, resume: bool = False, overwrite: bool = False, reporter: Reporter | None = None
+) -> Result:
     """Train as ``config`` says, in its run folder.
 
     ``resume`` goes on from the newest checkpoint, or from the start where there is none yet; ``overwrite`` replaces the
@@ -95,9 +96,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 class _Run:
-    def __init__(
-        self, config: TrainConfig, material: folder.Material, reporter: Reporter, resume: bool, began: float
-    ):
+    def __init__(self, config: TrainConfig, material: folder.Material, reporter: Reporter, resume: bool, began: float):
         self.config, self.material, self.reporter = config, material, reporter
         self.folder, self.checkpoints = config.folder, config.folder / "checkpoints"
         tokenizer = material.tokenizer
@@ -184,7 +183,7 @@ class _Run:
         return 0 < self.config.patience <= self.best.since
 
     def _diverged(self, step: int, loss: float, norm: float) -> NoReturn:
-        kept = checkpoint.steps(self.checkpoints)
+        kept = steps(self.checkpoints)
         good = f"the last good checkpoint is step {kept[-1]} in {self.checkpoints}" if kept else "nothing is saved yet"
         raise Diverged(
             f"step {step}: the loss and the norm of its gradients must be finite; got {loss} and {norm}; {good}; "
@@ -215,13 +214,13 @@ class _Run:
             "seconds": self.seconds,
             "training": self.training,
         }
-        checkpoint.save(self.checkpoints, self.step, arrays, state, self.config.keep)
-        checkpoint.save_model(self.folder, self.model.config.to_dict(), best.weights or arrays["model"])
+        save(self.checkpoints, self.step, arrays, state, self.config.keep)
+        save_model(self.folder, self.model.config.to_dict(), best.weights or arrays["model"])
         self.saved = self.step
 
     def _restore(self) -> None:
         """Take over the newest checkpoint, if there is one."""
-        if (found := checkpoint.newest(self.checkpoints)) is None:
+        if (found := newest(self.checkpoints)) is None:
             return
         state = found.state
         if state["data"] != self.material.key:

@@ -188,7 +188,7 @@ def test_options_changed_by_hand_are_checked_at_the_step(cls):
         optimizer.step()
     group["lr"] = 1
     group["learning_rate"] = 1
-    with pytest.raises(ValueError, match="options of a group are lr, .* got 'learning_rate'"):
+    with pytest.raises(ValueError, match=r"options of a group are lr, .* got 'learning_rate'"):
         optimizer.step()
     del group["learning_rate"], group["weight_decay"]
     with pytest.raises(ValueError, match="a group must have every option, got no weight_decay"):

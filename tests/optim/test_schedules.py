@@ -115,7 +115,7 @@ def test_refused(name):
 def test_refused_numbers():
     with pytest.raises(ValueError, match="linear: lr must be 0 or more, got -1"):
         schedules.linear(-1, steps=3)
-    with pytest.raises(ValueError, match="cosine: min_lr must not be above lr, got min_lr=0.2 and lr=0.1"):
+    with pytest.raises(ValueError, match=r"cosine: min_lr must not be above lr, got min_lr=0.2 and lr=0.1"):
         schedules.cosine(0.1, steps=3, min_lr=0.2)
     with pytest.raises(ValueError, match="cosine: steps must not be below warmup, got steps=3 and warmup=4"):
         schedules.cosine(0.1, steps=3, warmup=4)

@@ -1,0 +1,160 @@
+"""Time one training step of a GPT against PyTorch:  python -m benchmarks.train_step [--size nanogpt-cpu] [--rounds 7]
+
+Each side runs in a process of its own, with the same weights, tokens, clipping and AdamW.  The losses of the first
+steps are compared before any clock starts.  Rounds alternate, so that a slow minute of the machine is slow for both;
+what counts is the ratio of each round, not a time.  PyTorch runs its eager mode with its own fused attention and AdamW.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+SIZES = {  # name: (layers, heads, width, T, B, V, bias, gelu)
+    "nanogpt-cpu": (4, 4, 128, 64, 12, 65, False, "gelu"),
+    "nanogpt-char": (6, 6, 384, 256, 16, 65, False, "gelu"),
+    "gpt2": (12, 12, 768, 64, 4, 50257, True, "gelu_new"),
+}
+CHECKED = 5  # steps whose losses must agree, which also warm up
+ADAMW = {"lr": 1e-3, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}
+
+
+def batches(size, n):
+    *_, T, B, V, _, _ = SIZES[size]
+    return np.random.default_rng(1).integers(0, V, (n, 2, B, T))
+
+
+# ---- the two sides: a function that does one step on (inputs, targets) and returns the loss
+
+
+def minilm_step(size, weights, threads):
+    from minilm import functional as F
+    from minilm import optim
+    from minilm._kernels import threads as pool
+    from minilm.models.gpt2 import GPT2LMHeadModel
+
+    pool.set_num_threads(threads)
+    model = GPT2LMHeadModel(our_config(size), rng=np.random.default_rng(0))
+    model.load_state_dict(weights)
+    parameters = list(model.parameters())
+    optimizer = optim.AdamW(parameters, **ADAMW)
+
+    def step(inputs, targets):
+        logits = model(inputs).logits
+        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step(grad_scale=optim.clip_factor(optim.global_norm(parameters), 1.0))
+        return loss.item()
+
+    return step
+
+
+def torch_step(size, weights, threads):
+    import torch
+
+    from .torch_gpt import GPT
+
+    torch.set_num_threads(threads)
+    model = GPT(*SIZES[size])
+    model.load(weights)
+    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW, fused=True)
+
+    def step(inputs, targets):
+        loss = model(torch.from_numpy(inputs), torch.from_numpy(targets))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def our_config(size):
+    from minilm.models.gpt2 import GPT2Config
+
+    layers, heads, width, T, _, V, bias, gelu = SIZES[size]
+    still = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    return GPT2Config(V, T, width, layers, heads, activation_function=gelu, bias=bias, **still)
+
+
+# ---- one process a side: reads how many steps to do, answers with losses and seconds
+
+
+def work(side, size, weights_file, threads):
+    with np.load(weights_file) as file:
+        weights = dict(file)
+    step = {"minilm": minilm_step, "torch": torch_step}[side](size, weights, threads)
+    for line in sys.stdin:
+        data, losses, seconds = batches(size, int(line)), [], []
+        for inputs, targets in data:
+            start = time.perf_counter()
+            losses.append(step(inputs, targets))
+            seconds.append(time.perf_counter() - start)
+        print(json.dumps({"losses": losses, "seconds": seconds}), flush=True)
+
+
+class Side:
+    def __init__(self, side, size, weights_file, threads):
+        command = [sys.executable, "-m", "benchmarks.train_step", "--worker", side, "--size", size]
+        command += ["--weights", str(weights_file), "--threads", str(threads)]
+        env = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+
+    def run(self, steps):
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("a side died; its error is above")
+        return json.loads(line)
+
+
+def compare(size, rounds, steps, threads):
+    from minilm.models.gpt2 import GPT2LMHeadModel
+
+    with tempfile.TemporaryDirectory() as folder:
+        weights_file = Path(folder, "weights.npz")
+        np.savez(weights_file, **GPT2LMHeadModel(our_config(size), rng=np.random.default_rng(0)).state_dict())
+        sides = {side: Side(side, size, weights_file, threads) for side in ("minilm", "torch")}
+        first = {side: worker.run(CHECKED)["losses"] for side, worker in sides.items()}
+        np.testing.assert_allclose(first["minilm"], first["torch"], rtol=2e-4, err_msg="the losses must agree first")
+        medians = {side: [] for side in sides}
+        for r in range(rounds):
+            for side in sorted(sides, reverse=r % 2 == 1):
+                medians[side].append(float(np.median(sides[side].run(steps)["seconds"])))
+        for worker in sides.values():
+            worker.process.stdin.close()
+            worker.process.wait()
+    ratios = np.array(medians["minilm"]) / np.array(medians["torch"])
+    *_, T, B, _, _, _ = SIZES[size]
+    for side, times in medians.items():
+        ms = 1e3 * np.array(times)
+        print(f"{side:<8}{np.median(ms):9.2f} ms a step ({ms.min():.2f} to {ms.max():.2f}), {B * T / np.median(times):,.0f} tokens/s")
+    print(f"ratio   {np.median(ratios):9.3f} minilm / torch ({ratios.min():.3f} to {ratios.max():.3f}, {rounds} rounds of {steps})")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="nanogpt-cpu", choices=SIZES)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=20, help="steps a round; the median of them counts")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--worker", choices=("minilm", "torch"), help=argparse.SUPPRESS)
+    parser.add_argument("--weights", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(args.worker, args.size, args.weights, args.threads)
+    else:
+        compare(args.size, args.rounds, args.steps, args.threads)
+
+
+if __name__ == "__main__":
+    main()

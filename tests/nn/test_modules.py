@@ -1,0 +1,221 @@
+"""Modules: what they are made of, weights in and out, hooks, and layers against PyTorch's."""
+
+import numpy as np
+import pytest
+import torch
+
+import minilm
+from minilm import Tensor, nn
+from minilm.testing import AGAINST_PYTORCH, assert_close
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+class Net(nn.Module):
+    def __init__(self, dtype=np.float64):
+        self.first = nn.Linear(3, 4, rng=rng(), dtype=dtype)
+        self.blocks = [nn.Linear(4, 4, rng=rng(i), dtype=dtype) for i in (1, 2)]
+        self.norm = nn.LayerNorm(4, dtype=dtype)
+        self.drop = nn.Dropout(0.5, rng=rng(3))
+        self.last = nn.Linear(4, 4, bias=False, rng=rng(4), dtype=dtype)
+        self.last.weight = self.blocks[0].weight  # tied
+
+    def forward(self, x):
+        x = self.first(x)
+        for block in self.blocks:
+            x = np.tanh(block(x))
+        return self.last(self.drop(self.norm(x)))
+
+
+NAMES = ["first.weight", "first.bias", "blocks.0.weight", "blocks.0.bias", "blocks.1.weight", "blocks.1.bias"]
+
+
+def test_parameters_are_found_in_the_order_they_were_set_and_shared_ones_once():
+    net = Net()
+    assert [name for name, _ in net.named_parameters()] == [*NAMES, "norm.weight", "norm.bias"]
+    assert [name for name, _ in net.named_parameters(remove_duplicate=False)][-1] == "last.weight"
+    assert net.num_parameters() == 12 + 4 + 2 * 20 + 8
+    assert [name for name, _ in net.named_modules()] == ["", "first", "blocks.0", "blocks.1", "norm", "drop", "last"]
+
+
+def test_state_goes_out_and_in_bit_for_bit():
+    net, other = Net(), Net()
+    for p in net.parameters():
+        p.writable()[...] = rng(9).standard_normal(p.shape)
+    assert other.load_state_dict(net.state_dict()) == ([], [])
+    for (name, a), b in zip(net.state_dict().items(), other.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+        assert not np.shares_memory(a, b)
+
+
+def test_a_state_that_does_not_fit_changes_nothing_and_says_why():
+    net = Net()
+    state = {name: array + 1 for name, array in net.state_dict().items()}
+    before = {name: array.copy() for name, array in net.state_dict().items()}
+    wrong = {**state, "first.wieght": np.zeros(3)}
+    with pytest.raises(KeyError, match=r"unexpected first.wieght \(1\), is first.wieght meant to be first.weight\?"):
+        net.load_state_dict(wrong)
+    del state["norm.bias"]
+    with pytest.raises(KeyError, match=r"missing norm.bias \(1\)"):
+        net.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"first.weight must have shape \(4, 3\).*got \(3, 4\)"):
+        net.load_state_dict({**state, "first.weight": np.zeros((3, 4))}, strict=False)
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    assert net.load_state_dict({**state, "more": np.zeros(1)}, strict=False) == (["norm.bias"], ["more"])
+    assert (net.first.weight.data == before["first.weight"] + 1).all()
+
+
+def test_a_tied_weight_may_come_under_either_name():
+    net = Net()
+    state = dict(net.state_dict())
+    state["last.weight"] = state.pop("blocks.0.weight") * 2
+    assert net.load_state_dict(state) == ([], [])
+    np.testing.assert_array_equal(net.blocks[0].weight.data, state["last.weight"])
+
+
+def test_loading_between_forward_and_backward_is_caught():
+    net = Net()
+    loss = net(Tensor(rng(5).standard_normal((2, 3)))).sum()
+    net.load_state_dict(net.state_dict())
+    with pytest.raises(RuntimeError, match="linear: its backward needs an array of shape"):
+        loss.backward()
+
+
+def test_train_and_eval_reach_every_part():
+    net, x = Net(), Tensor(rng(5).standard_normal((2, 3)))
+    assert (net.eval()(x).data == net(x).data).all()
+    assert not net.drop.training
+    assert (net.train()(x).data != net(x).data).any()
+
+
+def test_freezing():
+    net = Net()
+    net.blocks[1].requires_grad_(False)
+    net.eval()(Tensor(rng(5).standard_normal((2, 3)))).sum().backward()
+    assert net.blocks[1].weight.grad is None
+    assert net.first.weight.grad is not None
+    net.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_forward_hooks_see_and_replace_and_go_away():
+    layer, x = nn.Linear(3, 2, rng=rng()), Tensor(np.ones((1, 3), np.float32))
+    plain = layer(x).data.copy()
+    seen = []
+    remove = [
+        layer.register_forward_pre_hook(lambda module, args: (args[0] * 2.0,)),
+        layer.register_forward_hook(lambda module, args, out: seen.append((module, args[0].data.copy()))),
+        layer.register_forward_hook(lambda module, args, out: out - module.bias),
+    ]
+    np.testing.assert_allclose(layer(x).data, 2 * (plain - layer.bias.data), rtol=1e-6)
+    assert seen[0][0] is layer
+    np.testing.assert_array_equal(seen[0][1], 2 * x.data)
+    for r in remove:
+        r()
+    np.testing.assert_array_equal(layer(x).data, plain)
+
+
+def test_backward_hooks_agree_with_pytorch():
+    ours, theirs = nn.Linear(3, 2, rng=rng(), dtype=np.float64), torch.nn.Linear(3, 2, dtype=torch.float64)
+    theirs.load_state_dict({n: torch.tensor(a) for n, a in ours.state_dict().items()})
+    x = rng(1).standard_normal((4, 3))
+    got, want = [], []
+    ours.register_full_backward_hook(lambda m, grad_in, grad_out: got.extend([grad_in[0], grad_out]))
+    theirs.register_full_backward_hook(lambda m, grad_in, grad_out: want.extend([grad_in[0], grad_out[0]]))
+    mine, its = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    ((ours(mine) ** 2).sum() + (mine**3).sum()).backward()  # the other use of x is not the module's
+    ((theirs(its) ** 2).sum() + (its**3).sum()).backward()
+    assert len(got) == len(want) == 2
+    for a, b in zip(got, want, strict=True):
+        assert_close(a, b.numpy(), AGAINST_PYTORCH[np.float64])
+    assert_close(mine.grad, its.grad.numpy(), AGAINST_PYTORCH[np.float64])
+
+
+def test_a_backward_pre_hook_replaces_the_gradient():
+    layer, x = nn.Linear(3, 2, rng=rng(), dtype=np.float64), Tensor(np.ones((1, 3)), requires_grad=True)
+    layer(x).sum().backward()
+    once = x.grad.copy()
+    x.grad = None
+    layer.register_full_backward_pre_hook(lambda module, grad: 10 * grad)
+    layer(x).sum().backward()
+    np.testing.assert_allclose(x.grad, 10 * once, rtol=1e-14)
+
+
+def test_functional_call_uses_the_values_given_everywhere_and_puts_the_parameters_back():
+    net, x = Net().eval(), rng(5).standard_normal((2, 3))
+    own = dict(net.named_parameters())
+    values = {name: Tensor(p.data * 0.5) for name, p in own.items()}
+    got = nn.functional_call(net, values, Tensor(x)).data
+    other = Net().eval()
+    other.load_state_dict({name: p.data * 0.5 for name, p in own.items()})
+    np.testing.assert_array_equal(got, other(Tensor(x)).data)
+    assert all(p is own[name] for name, p in net.named_parameters())
+    with pytest.raises(KeyError, match="nope is no parameter"):
+        nn.functional_call(net, {"nope": x}, Tensor(x))
+    gradient = minilm.grad(lambda w: nn.functional_call(net, w, Tensor(x)).sum())(own)
+    net(Tensor(x)).sum().backward()
+    for name, p in own.items():
+        assert_close(gradient[name].data, p.grad, 1e-12, name)
+
+
+def test_sequential():
+    net = nn.Sequential(nn.Linear(3, 4, rng=rng()), np.tanh, nn.Linear(4, 2, rng=rng(1)))
+    assert [name for name, _ in net.named_parameters()] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    x = Tensor(np.ones((1, 3), np.float32))
+    np.testing.assert_array_equal(net(x).data, getattr(net, "2")(np.tanh(getattr(net, "0")(x))).data)
+
+
+def test_layers_agree_with_pytorch(backend):
+    x = rng(1).standard_normal((2, 5, 8))
+    pairs = [
+        (nn.Linear(8, 3, rng=rng(), dtype=np.float64), torch.nn.Linear(8, 3)),
+        (nn.LayerNorm(8, 1e-4, dtype=np.float64), torch.nn.LayerNorm(8, 1e-4)),
+        (nn.LayerNorm(8, bias=False, dtype=np.float64), torch.nn.LayerNorm(8, bias=False)),
+        (nn.LayerNorm(8, elementwise_affine=False), torch.nn.LayerNorm(8, elementwise_affine=False)),
+        (nn.RMSNorm(8, dtype=np.float64), torch.nn.RMSNorm(8, eps=1e-6)),
+    ]
+    for ours, theirs in pairs:
+        theirs = theirs.double()
+        theirs.load_state_dict({n: torch.tensor(a) for n, a in ours.state_dict().items()})
+        assert_close(ours(Tensor(x)).data, theirs(torch.tensor(x)).detach().numpy(), AGAINST_PYTORCH[np.float64])
+    table = nn.Embedding(7, 4, padding_idx=2, rng=rng())
+    assert (table.weight.data[2] == 0).all()
+    table(np.array([[2, 3]])).sum().backward()
+    assert (table.weight.grad[2] == 0).all()
+    assert (table.weight.grad[3] == 1).all()
+
+
+# Each initialiser with the mean and the standard deviation that its paper gives for shape (200, 300).
+INITIALISERS = {
+    "normal": (lambda: nn.init.normal(rng(), (200, 300), 0.5, 0.1), 0.5, 0.1),
+    "uniform": (lambda: nn.init.uniform(rng(), (200, 300), -1.0, 3.0), 1.0, 4 / 12**0.5),
+    "trunc_normal": (lambda: nn.init.trunc_normal(rng(), (200, 300)), 0.0, 0.8796),  # of N(0, 1) within ±2
+    "xavier_uniform": (lambda: nn.init.xavier_uniform(rng(), (200, 300), gain=2.0), 0.0, 2 * (2 / 500) ** 0.5),
+    "xavier_normal": (lambda: nn.init.xavier_normal(rng(), (200, 300)), 0.0, (2 / 500) ** 0.5),
+    "kaiming_uniform": (lambda: nn.init.kaiming_uniform(rng(), (200, 300)), 0.0, (2 / 300) ** 0.5),
+    "kaiming_normal": (lambda: nn.init.kaiming_normal(rng(), (200, 300), a=1.0), 0.0, (1 / 300) ** 0.5),
+    "Linear": (lambda: nn.Linear(300, 200, rng=rng()).weight.data, 0.0, (1 / 900) ** 0.5),
+    "Embedding": (lambda: nn.Embedding(200, 300, std=0.02, rng=rng()).weight.data, 0.0, 0.02),
+    "Conv1D": (lambda: nn.Conv1D(200, 300, rng=rng()).weight.data, 0.0, 0.02),
+}
+
+
+@pytest.mark.parametrize("name", INITIALISERS)
+def test_first_values_have_the_published_mean_and_deviation(name):
+    make, mean, std = INITIALISERS[name]
+    values = make()
+    assert values.dtype == np.float32
+    n = values.size
+    assert abs(values.mean() - mean) < 5 * std / n**0.5  # five standard errors
+    assert abs(values.std() - std) < 5 * std / (2 * n) ** 0.5
+    np.testing.assert_array_equal(values, make())
+
+
+def test_initialisers_refuse_what_cannot_be():
+    with pytest.raises(ValueError, match=r"\[low, high\] must hold likely values"):
+        nn.init.trunc_normal(rng(), (3,), low=50.0, high=51.0)
+    with pytest.raises(ValueError, match="2 or more axes"):
+        nn.init.xavier_normal(rng(), (3,))
