@@ -2,14 +2,16 @@
 
 Each ``<op>/<op>_cython.pyx`` becomes C once, and that C becomes one module for each instruction set:
 ``minilm._kernels.x86_64_v3.<op>_cython`` and so on.  The best that the processor has is taken at run time
-(minilm/_kernels/cpu.py), so a wheel runs everywhere and a plain ``pip install .`` is fast.  Without Cython, without a
-C compiler, or without OpenMP, the build still succeeds: fewer backends, or one thread.
+(minilm/_kernels/cpu.py), so a wheel runs everywhere and a plain ``pip install .`` is fast.  What every one of them needs
+for typed arrays is compiled once, as ``minilm._kernels.cyutility``.  Without Cython, without a C compiler, or without
+OpenMP, the build still succeeds: fewer backends, or one thread.
 
 MINILM_BUILD_OPS="gelu layer_norm" builds only these; what has not changed is not built again in any case.
 """
 
 import copy
 import os
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -22,6 +24,7 @@ from setuptools.errors import BaseError
 KERNELS = Path("minilm/_kernels")
 PACKAGE = "minilm._kernels"
 MACHINE = KERNELS / "machine_cython.pyx"  # one for all instruction sets: it asks which of them are here
+SHARED = f"{PACKAGE}.cyutility"  # Cython's own code for typed arrays, most of what a module would hold
 GENERATED = Path("build/cython")
 DEPENDS = ["setup.py", *map(str, sorted(KERNELS.glob("*.h")))]  # and the headers beside a .pyx
 
@@ -45,10 +48,11 @@ def extensions():
     sources = [s for s in sorted(KERNELS.glob("*/*_cython.pyx")) if not wanted or s.parent.name in wanted]
     modules = [(f"{PACKAGE}.{isa}.{source.stem}", source) for source in sources for isa in instruction_sets()]
     modules.append((f"{PACKAGE}.{MACHINE.stem}", MACHINE))
-    return [
+    kernels = [
         Extension(name, [str(source)], depends=[*DEPENDS, *map(str, sorted(source.parent.glob("*.h")))], optional=True)
         for name, source in modules
     ]
+    return [Extension(SHARED, [], optional=True), *kernels]
 
 
 class BuildKernels(build_ext):
@@ -61,7 +65,7 @@ class BuildKernels(build_ext):
 
     def build_extensions(self):
         try:
-            generated = translate({ext.sources[0] for ext in self.extensions})
+            generated = translate({ext.sources[0] for ext in self.extensions if ext.sources})
         except ImportError:
             self.warn("Cython is not here: only the NumPy and Numba kernels will run")
             self.extensions = []
@@ -72,8 +76,9 @@ class BuildKernels(build_ext):
             self.warn("this compiler has no OpenMP: the Cython kernels will run on one thread")
         for ext in self.extensions:
             isa = ext.name.split(".")[-2]
-            ext.include_dirs = [str(KERNELS), os.path.dirname(ext.sources[0])]
-            ext.sources = [generated[ext.sources[0]]]
+            source = ext.sources[0] if ext.sources else SHARED
+            ext.include_dirs = [str(KERNELS), os.path.dirname(source)] if ext.sources else []
+            ext.sources = [generated[source]]
             ext.extra_compile_args = [
                 *(MSVC if msvc else UNIX), *openmp, *instruction_sets().get(isa, ([], []))[msvc],
             ]  # fmt: skip
@@ -104,13 +109,24 @@ class BuildKernels(build_ext):
 
 
 def translate(sources):
-    """Turn each .pyx into C that is newer than it; return {pyx: C}."""
+    """Turn each .pyx into C that is newer than it, and write the code that they share; return {pyx or SHARED: C}."""
+    from Cython import __version__
     from Cython.Build import cythonize
 
-    modules = [Extension(".".join(Path(s).with_suffix("").parts), [s]) for s in sorted(sources)]
-    threads = (os.cpu_count() or 1) if sys.platform == "linux" else 0  # elsewhere new processes would run this file again
-    made = cythonize(modules, build_dir=str(GENERATED), nthreads=threads if len(modules) > 1 else 0, quiet=True)
-    return dict(zip(sorted(sources), [ext.sources[0] for ext in made], strict=True))
+    pyx = sorted(sources)
+    modules = [Extension(".".join(Path(s).with_suffix("").parts), [s]) for s in pyx]
+    shared = GENERATED / f"shared_{__version__}.c"
+    if not shared.exists():
+        shared.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-m", "cython", "-3", f"--generate-shared={shared}"], check=True)
+    made = cythonize(
+        modules,
+        build_dir=str(GENERATED),
+        nthreads=(os.cpu_count() or 1) if sys.platform == "linux" else 0,  # elsewhere a process would run this file again
+        quiet=True,
+        shared_utility_qualified_name=SHARED,
+    )
+    return {SHARED: str(shared), **dict(zip(pyx, [ext.sources[0] for ext in made], strict=True))}
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildKernels})

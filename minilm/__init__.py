@@ -1,6 +1,7 @@
 """Transformers from scratch in NumPy, with compiled kernels that must agree with it."""
 
 from ._kernels.registry import BackendUnavailable, use_backend
+from ._kernels.threads import get_num_threads, set_num_threads
 from .autograd import decomposed, enable_grad, no_grad
 from .derivatives import checkpoint, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from .tensor import Tensor
@@ -12,12 +13,14 @@ __all__ = [
     "checkpoint",
     "decomposed",
     "enable_grad",
+    "get_num_threads",
     "grad",
     "hessian",
     "hvp",
     "jacobian",
     "jvp",
     "no_grad",
+    "set_num_threads",
     "use_backend",
     "value_and_grad",
     "vjp",

@@ -22,7 +22,7 @@ _decomposed = ContextVar("minilm_decomposed", default=False)
 class Node:
     """One kernel call on the tape, or, with no kernel, a leaf where gradients gather."""
 
-    __slots__ = ("grad", "hooks", "kernel", "parents", "places", "saved", "seal")
+    __slots__ = ("__weakref__", "grad", "hooks", "kernel", "parents", "places", "saved", "seal")
 
     def __init__(self, kernel: Kernel | None = None, parents: tuple["Node | None", ...] = (), saved: Any = ()):
         self.kernel, self.parents, self.saved = kernel, parents, saved
@@ -78,7 +78,7 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
         grad = grads.pop(node)
         for hook in tuple(node.hooks.values()) if node.hooks else ():
             if (changed := hook(grad)) is not None:
-                grad = changed
+                grad = _replaced(grad, changed, as_tensor)
                 owned.discard(node)
         if node in stop or (node.kernel is None and not stop):
             yield node, grad, node in owned
@@ -107,6 +107,15 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
                     owned.add(parent)
         if not retain:
             node.saved = _FREED
+
+
+def _replaced(grad: Any, changed: Any, as_tensor: Callable | None) -> Any:
+    """Return what a hook gave in place of ``grad``, as an array of the same dtype unless the walk is recorded."""
+    if np.shape(changed) != np.shape(grad):
+        raise ValueError(
+            f"hook: it must return a gradient of shape {np.shape(grad)}, or None; got {np.shape(changed)}."
+        )
+    return changed if as_tensor is not None else np.asarray(changed, grad.dtype)
 
 
 def _saved(node: Node, as_tensor: Callable | None) -> tuple:

@@ -37,11 +37,14 @@ def train(
     overwrite: bool
         Replace the run in the run folder.
     """
+    from .lab.backends import missing
     from .train import Interrupted, Reporter, run
     from .train.report import clock, summary
 
     settings = settings or TrainConfig()
     reporter = Reporter()
+    if settings.backend in (None, "auto") and (notice := missing()) is not None:
+        reporter.note(notice)
     try:
         result = run(settings, resume=resume, overwrite=overwrite, reporter=reporter)
     except Interrupted as stop:
@@ -102,9 +105,9 @@ def generate(
 @app.command
 def backends() -> None:
     """Tell which kernels run here on which backend, and why one does not."""
-    from . import backends as report
+    from .lab.backends import show
 
-    report.show()
+    show()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ Notation: J is the Jacobian of f at its arguments, H the Hessian.
 """
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def value_and_grad(f: Callable, argnums: Argnums = 0) -> Callable:
     """Return a function that computes ``f`` and its gradient.  ValueError where ``f`` gives more than one number."""
 
     def value_and_gradient(*args, **kwargs):
-        out, pull, gather = _traced(f, args, kwargs, argnums)
+        out, pull, gather, _ = _traced(f, args, kwargs, argnums)
         if not isinstance(out, Tensor) or out.size != 1:
             got = f"shape {out.shape}" if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(f"grad: the function must return one number, got {got}. Did you mean .sum(), or jacobian?")
@@ -55,7 +56,8 @@ def vjp(f: Callable, *args: Any) -> tuple[Tensor, Callable]:
     >>> pull(np.array([1.0]))
     (Tensor([5.]), Tensor([2.]))
     """
-    out, pull, gather = _traced(f, args, {}, tuple(range(len(args))))
+    out, pull, gather, _ = _traced(f, args, {}, tuple(range(len(args))))
+    _one_tensor("vjp", out)
 
     def product(v):
         v = as_tensor(v, like=out)
@@ -75,16 +77,17 @@ def jvp(f: Callable, args: tuple, tangents: tuple) -> tuple[Tensor, Tensor]:
     >>> jvp(np.sin, (0.0,), (2.0,))
     (Tensor(0.), Tensor(2.))
     """
-    if len(args) != len(tangents):
-        raise ValueError(f"jvp: one tangent for each argument; got {len(tangents)} for {len(args)}.")
-    out, _ = vjp(f, *args)
-
-    def paired(v):
-        products = _leaves(vjp(f, *args)[1](v))
-        pairs = zip(products, _leaves(tangents), strict=True)
-        return sum((p * as_tensor(t, like=p)).sum() for p, t in pairs)
-
-    return out, grad(paired)(wrap(np.zeros_like(out._data)))
+    out, pull, _, own = _traced(f, args, {}, tuple(range(len(args))))
+    _one_tensor("jvp", out)
+    v, node = _variable(wrap(np.zeros_like(out._data)))
+    with autograd.enable_grad(), autograd.decomposed():
+        paired = _inner("jvp", pull(v), tangents)
+        moved = None
+        if paired.node is not None:
+            one = wrap(np.ones_like(paired._data))
+            (moved,) = autograd.gradients(paired.node, one, [node], retain=True, as_tensor=wrap)
+    own = own | {node}
+    return _settled(out, own), wrap(np.zeros_like(out._data)) if moved is None else _settled(moved, own)
 
 
 def hvp(f: Callable, args: tuple, tangents: tuple) -> Any:
@@ -95,8 +98,7 @@ def hvp(f: Callable, args: tuple, tangents: tuple) -> Any:
     """
 
     def along(*xs):
-        pairs = zip(_leaves(grad(f, tuple(range(len(xs))))(*xs)), _leaves(tangents), strict=True)
-        return sum((g * as_tensor(t, like=g)).sum() for g, t in pairs)
+        return _inner("hvp", _leaves(grad(f, tuple(range(len(xs))))(*xs)), tangents)
 
     return grad(along)(*args)
 
@@ -112,7 +114,8 @@ def jacobian(f: Callable, argnum: int = 0) -> Callable:
     def full(*args, **kwargs):
         if isinstance(args[argnum], (dict, list, tuple)):
             raise TypeError("jacobian: the argument must be one array. For a structure of arrays use vjp or jvp.")
-        out, pull, gather = _traced(f, args, kwargs, argnum)
+        out, pull, gather, _ = _traced(f, args, kwargs, argnum)
+        _one_tensor("jacobian", out)
         rows = []
         for i in range(out.size):
             v = np.zeros_like(out._data)
@@ -143,14 +146,23 @@ def checkpoint(f: Callable, *args: Any) -> Tensor:
     """
     if not autograd.recording() or autograd.is_decomposed():
         return f(*args)
-    inputs = [as_tensor(a) for a in args]
+    places = [i for i, a in enumerate(args) if isinstance(a, (Tensor, np.ndarray))]
+    inputs = [as_tensor(args[i]) for i in places]
+
+    def run(tensors):
+        given = list(args)
+        for i, tensor in zip(places, tensors, strict=True):
+            given[i] = tensor
+        return f(*given)
+
     with autograd.no_grad(), seeds.logged() as drawn:
-        out = f(*(wrap(t._data) for t in inputs))
+        out = run([wrap(t._data) for t in inputs])
+    _one_tensor("checkpoint", out)
 
     def run_again(dy, saved, needs):
         with autograd.enable_grad(), seeds.replayed(drawn):
             leaves = [wrap(a, autograd.Node() if need else None) for a, need in zip(saved, needs, strict=True)]
-            again = f(*leaves)
+            again = run(leaves)
         if again.node is not None:
             autograd.backward(again.node, dy)
         return tuple(t.grad for t in leaves)
@@ -180,7 +192,7 @@ def _rebuilt(tree: Any, leaves: Any) -> Any:
     return next(leaves)
 
 
-def _variable(value: Any) -> Tensor:
+def _variable(value: Any) -> tuple[Tensor, autograd.Node]:
     """Return a Tensor of the same numbers with a node of its own, whose past, if any, is that of ``value``."""
     tensor = as_tensor(value)
     if tensor.dtype.kind != "f":
@@ -188,25 +200,55 @@ def _variable(value: Any) -> Tensor:
     node = autograd.Node(_IDENTITY, (tensor.node,), ()) if tensor.node is not None else autograd.Node()
     if tensor.node is not None:
         node.places = ()
-    return wrap(tensor._data, node)
+    elif (scope := _scope.get()) is not None:
+        scope.add(node)
+    return wrap(tensor._data, node), node
 
 
-def _traced(f, args, kwargs, argnums) -> tuple[Any, Callable, Callable]:
-    """Run f on variables.  Return its output, v -> gradients of ⟨v, output⟩, and how to give them back in structure."""
+# The variables without a past that the call in progress, and the calls inside it, have made: nobody else holds them.
+_scope: ContextVar[set[autograd.Node] | None] = ContextVar("minilm_derivative_scope", default=None)
+
+
+def _one_tensor(op: str, out: Any) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{op}: the function must return one Tensor, got {type(out).__name__}.")
+
+
+def _inner(op: str, gradients: list, tangents: Any) -> Tensor:
+    """Return Σ ⟨gradient, tangent⟩, of structures that must have the same shapes."""
+    ts = [as_tensor(t, like=g) for g, t in zip(gradients, _leaves(tangents), strict=False)]
+    shapes, got = [g.shape for g in gradients], [np.shape(t) for t in _leaves(tangents)]
+    if shapes != got:
+        raise ValueError(f"{op}: tangents must have the shapes of the arguments, {shapes}; got {got}.")
+    return sum(((g * t).sum() for g, t in zip(gradients, ts, strict=True)), wrap(np.zeros((), gradients[0].dtype)))
+
+
+def _traced(f, args, kwargs, argnums) -> tuple[Any, Callable, Callable, set[autograd.Node]]:
+    """Run f on variables.
+
+    Return its output, v -> gradients of ⟨v, output⟩, how to give them back in structure, and this call's own nodes.
+    """
     chosen = argnums if isinstance(argnums, tuple) else (argnums,)
     if any(not -len(args) <= i < len(args) for i in chosen):
         raise ValueError(f"argnums must name positional arguments of the {len(args)} given; got {argnums}.")
     chosen = tuple(i % len(args) for i in chosen)
     trees = [args[i] for i in chosen]
-    with autograd.enable_grad(), autograd.decomposed():
-        variables = [_variable(leaf) for leaf in _leaves(trees)]
-        given = list(args)
-        for i, tree in zip(chosen, _rebuilt(trees, iter(variables)), strict=True):
-            given[i] = tree
-        out = f(*given, **kwargs)
+    own: set[autograd.Node] = set()
+    outer, token = _scope.get(), _scope.set(own)
+    try:
+        with autograd.enable_grad(), autograd.decomposed():
+            pairs = [_variable(leaf) for leaf in _leaves(trees)]
+            variables, wanted = [tensor for tensor, _ in pairs], [node for _, node in pairs]
+            given = list(args)
+            for i, tree in zip(chosen, _rebuilt(trees, iter(variables)), strict=True):
+                given[i] = tree
+            out = f(*given, **kwargs)
+    finally:
+        _scope.reset(token)
+    if outer is not None:
+        outer |= own
 
     def pull(v):
-        wanted = [t.node for t in variables]
         if out.node is None:
             found: list[Any] = [None] * len(wanted)
         else:
@@ -214,13 +256,11 @@ def _traced(f, args, kwargs, argnums) -> tuple[Any, Callable, Callable]:
                 found = autograd.gradients(out.node, v, wanted, retain=True, as_tensor=wrap)
         return [wrap(np.zeros_like(t._data)) if g is None else g for g, t in zip(found, variables, strict=True)]
 
-    own = {t.node for t in variables if t.node.kernel is None}
-
     def gather(found):
         trees_out = _rebuilt(trees, iter([_settled(t, own) for t in found]))
         return tuple(trees_out) if isinstance(argnums, tuple) else trees_out[0]
 
-    return _settled(out, own), pull, gather
+    return _settled(out, own), pull, gather, own
 
 
 def _settled(tensor: Any, own: set[autograd.Node]) -> Any:

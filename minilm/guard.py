@@ -14,14 +14,18 @@ import numpy as np
 
 _clock = 0  # counts announcements; what is saved is stamped with it
 _written: dict[int, tuple[weakref.ref, int]] = {}  # id of the array that owns the memory -> when
-_exposed: dict[int, "_Exposed"] = {}
+_exposed: dict[int, "_Exposed"] = {}  # id of the array that owns the memory -> what of it the user has seen
 
 
 class _Exposed(NamedTuple):
     owner: weakref.ref
+    seen: dict[int, "_Seen"]  # by the id of the array
+
+
+class _Seen(NamedTuple):
+    array: weakref.ref
     time: int
-    seen: weakref.ref  # the array that was handed out, and its checksum then
-    checksum: int
+    checksum: int  # at that time
 
 
 class Seal(NamedTuple):
@@ -46,9 +50,12 @@ def expose(array: np.ndarray) -> np.ndarray:
     owner = _owner(array)
     key = id(owner)
     if key not in _exposed:
+        _exposed[key] = _Exposed(weakref.ref(owner, lambda _: _exposed.pop(key, None)), {})
+    seen = _exposed[key].seen
+    whole = owner if 2 * array.nbytes >= owner.nbytes else array  # the owner outlives a view of it
+    if (old := seen.get(id(whole))) is None or old.array() is not whole:
         _clock += 1
-        forget = weakref.ref(owner, lambda _: _exposed.pop(key, None))
-        _exposed[key] = _Exposed(forget, _clock, weakref.ref(array), _checksum(array))
+        seen[id(whole)] = _Seen(weakref.ref(whole), _clock, _checksum(whole))
     return array
 
 
@@ -76,11 +83,20 @@ def broken(saved: tuple, seal: Seal) -> np.ndarray | None:
         if seal.checksums and i in seal.checksums:
             if _checksum(array) != seal.checksums[i]:
                 return array
-        elif owner in _exposed and _exposed[owner].time > seal.time:  # handed out after it was saved
-            seen = _exposed[owner].seen()
-            if seen is not None and _checksum(seen) != _exposed[owner].checksum:
-                return array
+        elif owner in _exposed and _changed(array, _exposed[owner], seal.time):
+            return array
     return None
+
+
+def _changed(array: np.ndarray, exposed: _Exposed, time: int) -> bool:
+    """Return whether something of ``array`` that was handed out after ``time`` was written to since then."""
+    for seen in exposed.seen.values():
+        part = seen.array()
+        if part is None or seen.time <= time or not np.may_share_memory(part, array):
+            continue
+        if _checksum(part) != seen.checksum:
+            return True
+    return False
 
 
 def _owner(array: np.ndarray) -> np.ndarray:

@@ -12,9 +12,12 @@ _replay: ContextVar[Iterator[int] | None] = ContextVar("minilm_seed_replay", def
 
 def draw(rng: np.random.Generator) -> int:
     """Return a 64-bit seed from ``rng``, or, inside ``replayed``, the next one of the first run."""
-    if (again := _replay.get()) is not None:
-        return next(again)
-    seed = int(rng.integers(0, 2**64, dtype=np.uint64))
+    if (again := _replay.get()) is None:
+        seed = int(rng.integers(0, 2**64, dtype=np.uint64))
+    elif (seed := next(again, -1)) < 0:
+        raise RuntimeError(
+            "checkpoint: the function drew more seeds when it ran again than at first. It must compute the same twice."
+        )
     if (log := _log.get()) is not None:
         log.append(seed)
     return seed

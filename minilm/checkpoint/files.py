@@ -28,10 +28,13 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     from safetensors.numpy import save_file
 
     whole = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}  # the library takes no strides
+    path.touch()
+    mode = path.stat().st_mode  # the library leaves a file that only its owner may read
     try:
         save_file(whole, path, metadata={"format": "pt"})  # "pt": what transformers asks of a file that it loads
     except SafetensorError as error:
         raise OSError(str(error)) from None
+    path.chmod(mode)
     sync(path)
 
 

@@ -64,7 +64,7 @@ class SGD(Optimizer):
             if momentum:
                 b = state.get("momentum_buffer")
                 if b is None:
-                    b = state["momentum_buffer"] = g.copy()
+                    b = state["momentum_buffer"] = g
                 else:
                     b *= momentum
                     b += (1 - dampening) * g

@@ -1,5 +1,6 @@
 """The box around an array and its node on the tape, and ``apply``, which runs a kernel on boxes."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -34,7 +35,7 @@ class Tensor(Operators):
         self._data = np.asarray(data)
         if self._data.dtype.hasobject:
             raise TypeError(f"Tensor: data must be numbers, got {data!r}. Nested lists must have equal lengths.")
-        if isinstance(data, np.ndarray):
+        if self._data is data or self._data.base is not None:  # the caller holds this memory too
             guard.expose(self._data)
         self.node = None
         if requires_grad:
@@ -124,7 +125,7 @@ class Tensor(Operators):
             raise RuntimeError("grad: this tensor does not require a gradient.")
         if value is not None and np.shape(value) != self.shape:
             raise ValueError(f"grad: the shape must be that of the tensor, {self.shape}, got {np.shape(value)}.")
-        self.node.grad = value
+        self.node.grad = value if value is None or isinstance(value, Tensor) else np.asarray(value, self.dtype)
 
     def detach(self) -> "Tensor":
         """Return a tensor that shares this array and has no past."""
@@ -167,9 +168,18 @@ class Tensor(Operators):
 
     def retain_grad(self) -> None:
         """Keep this tensor's gradient in ``.grad`` although it was computed."""
-        node = self.node
-        if node is not None and node.kernel is not None:
-            self.register_hook(lambda grad: setattr(node, "grad", grad))
+        if self.node is None or self.node.kernel is None:
+            return
+        node = weakref.ref(self.node)  # a node that its own hook holds would outlive its graph
+
+        def keep(grad: Any) -> None:
+            if (held := node()) is not None:
+                grad = grad if isinstance(grad, Tensor) else np.array(grad)
+                held.grad = grad if held.grad is None else held.grad + grad
+
+        if self.node.hooks is None:
+            self.node.hooks = {}
+        self.node.hooks[_KEEP] = keep
 
     # ---- NumPy's protocols
 
@@ -245,7 +255,8 @@ def apply(kernel: Kernel, *inputs: Tensor | None, **static: Any) -> Tensor:
     if decomposed:
         if not kernel.primitive:
             return _in_parts(kernel.op, inputs, static)
-        arrays = [a.view() for a in arrays]  # one object per input, so that ``places`` can tell x from x in x * x
+        # One object per input, so that ``places`` can tell x from x in x * x.
+        arrays = [None if a is None else a.view() for a in arrays]
     out, saved = kernel.forward(*arrays, **static)
     result = wrap(np.asarray(out))
     if on_tape:
@@ -298,7 +309,10 @@ def plain_index(index: Any) -> Any:
         return tuple(plain_index(part) for part in index)
     if isinstance(index, Tensor):
         return index._data
-    return np.asarray(index) if isinstance(index, list) else index
+    if isinstance(index, list):
+        array = np.asarray(index)
+        return array if array.size else array.astype(np.intp)
+    return index
 
 
 def primitive(name: str, *inputs: Any, **static: Any) -> Tensor:
@@ -307,12 +321,15 @@ def primitive(name: str, *inputs: Any, **static: Any) -> Tensor:
     return apply(PRIMITIVES[name], *(as_tensor(t, like) for t in inputs), **static)
 
 
+_KEEP = 0  # the key of the hook that retain_grad sets; others count from 1
+
+
 def void(_: object) -> None:
     return None
 
 
 def _rebuild(cls: type, array: np.ndarray, requires_grad: bool) -> Tensor:
-    tensor = cls.__new__(cls)
+    tensor: Tensor = cls.__new__(cls)  # type: ignore[call-overload]
     tensor._data, tensor.node = array, autograd.Node() if requires_grad else None
     return tensor
 

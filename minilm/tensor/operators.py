@@ -238,10 +238,10 @@ class Operators:
     def mT(self):
         return self.swapaxes(-1, -2)
 
-    def swapaxes(self, a, b):
+    def swapaxes(self, axis1, axis2):
         order = list(range(self.ndim))
-        a, b = check_axis("swapaxes", self, (a, b))
-        order[a], order[b] = order[b], order[a]
+        i, j = check_axis("swapaxes", self, (axis1, axis2))
+        order[i], order[j] = j, i
         return _unary("transpose", self, axes=tuple(order))
 
     def ravel(self):

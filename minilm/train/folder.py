@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoint import CheckpointError, clean
+from ..checkpoint.files import disk, replacing, write_file
 from ..config import STORED, ConfigError, TrainConfig, dump, read, refuse_changes
 from ..data import DataError, documents, open_tokens, split, tokenize
 from ..text import Tokenizer, train_tokenizer
 
 NEW = ".new.partial"  # where a run is prepared; moved when all is well
-OURS = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "log.jsonl", "loss.png")
-OURS += ("tokens.bin", "checkpoints", STORED)
+OURS = (STORED, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "log.jsonl", "loss.png")
+OURS += ("tokens.bin", "checkpoints")
 SAMPLE = 1 << 24  # characters that a vocabulary is trained on
 
 
@@ -41,9 +42,18 @@ def claim(config: TrainConfig, resume: bool, overwrite: bool) -> None:
             hint = "check --out, or leave --resume out to begin"
             raise ConfigError(f"--resume needs a run folder; got {str(folder)!r} without {STORED}; {hint}")
         refuse_changes(read(folder / STORED), config)
-    elif not overwrite and folder.exists() and any(path.name != NEW for path in folder.iterdir()):
+    elif not (overwrite or _unused(folder)):
         hint = "go on with --resume, replace it with --overwrite, or give another --out"
         raise ConfigError(f"the run folder must be new; got {str(folder)!r}, which has files in it; {hint}")
+
+
+def _unused(folder: Path) -> bool:
+    """Whether nothing is there, or only what a run that was killed before its first step left."""
+    return not folder.exists() or not any(folder.iterdir()) or _half_prepared(folder)
+
+
+def _half_prepared(folder: Path) -> bool:
+    return (folder / NEW).exists() and not (folder / STORED).exists()
 
 
 def prepare(config: TrainConfig, resume: bool, note: Callable[[str], None]) -> Material:
@@ -54,7 +64,11 @@ def prepare(config: TrainConfig, resume: bool, note: Callable[[str], None]) -> M
     folder = config.folder
     if resume:
         with suppress(DataError):
-            return _material(config, Tokenizer.load(folder), folder)
+            material = _material(config, Tokenizer.load(folder), folder)
+            if dump(config) != (folder / STORED).read_text(encoding="utf-8"):  # more steps, say
+                with disk(folder / STORED, "make room, then go on with --resume"), replacing(folder / STORED) as path:
+                    write_file(path, dump(config).encode())
+            return material
     existed = folder.exists()
     new = folder / NEW
     try:

@@ -88,7 +88,8 @@ def layouts(draw, array, repeats=False):
     steps = [draw(st.sampled_from([1, 2, -1, -2])) for _ in order]
     lengths = [array.shape[axis] for axis in order]
     room = np.full([n * abs(step) for n, step in zip(lengths, steps, strict=True)], 7, array.dtype)
-    view = room[tuple(slice(None, None, step) for step in steps)].transpose([order.index(i) for i in range(array.ndim)])
+    view = room[(*(slice(None, None, step) for step in steps), ...)]
+    view = view.transpose([order.index(axis) for axis in range(array.ndim)])
     view[...] = array
     view.flags.writeable = draw(st.booleans())
     return view
@@ -149,10 +150,12 @@ def indices(draw, shape, tensors=True):
 
 @st.composite
 def _mixed(draw, shape, tensors):
+    """An integer, slice, array or mask for each of the first axes, and after an Ellipsis of the last; None anywhere."""
     together = draw(npst.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3))
-    used = draw(st.integers(0, len(shape)))
+    first = draw(st.integers(0, len(shape)))
+    last = draw(st.integers(0, len(shape) - first))
     given, plain, masked = [], [], False
-    for n in shape[:used]:
+    for n in shape[:first] + shape[len(shape) - last :]:
         kind = draw(st.sampled_from(["slice", "integer", "array", "mask"]))
         if kind == "integer" and n:
             part = whole = draw(st.integers(-n, n - 1))
@@ -160,16 +163,17 @@ def _mixed(draw, shape, tensors):
             of = together if draw(st.booleans()) else (1,) * len(together)
             whole = generator(draw).integers(-n, n, of)  # places come up twice, and are counted from either end
             part = _dressed(draw, whole, tensors)
-        elif kind == "mask" and not masked and not any(isinstance(p, np.ndarray) for p in plain):
+        elif kind == "mask" and not any(isinstance(p, np.ndarray) for p in plain):
             masked, whole = True, generator(draw).random(n) < 0.5
             part = _dressed(draw, whole, tensors)
         else:
             part = whole = draw(st.slices(n))
         given.append(part)
         plain.append(whole)
+    extras = [(first, Ellipsis)] if last or draw(st.booleans()) else []
     if draw(st.booleans()):
-        place = draw(st.integers(0, len(given)))
-        extra = draw(st.sampled_from([None, Ellipsis]))
+        extras.append((draw(st.integers(0, len(given))), None))
+    for place, extra in extras:
         given.insert(place, extra)
         plain.insert(place, extra)
     return tuple(given), tuple(plain)

@@ -4,15 +4,15 @@ Every head of every sequence on its own; rows t are queries, columns s are keys,
 
     A = q kᵀ c + bias        P = softmax(A) along s        R = P keep / (1 - p)        o = R v
 
-Backward, with δ_t = ⟨do_t, o_t⟩:
+Backward, with δ_t = Σ_s R_ts dR_ts, which is ⟨do_t, o_t⟩:
 
     dv = Rᵀ do        dR = do vᵀ        dA = R dR - P δ        dq = dA k c        dk = dAᵀ q c        dbias = dA
 
 Query head h uses key/value head h // (H / G), whose gradient is the sum over its query heads.  A key is hidden by
-bias = -inf, or by ``causal``, under which query t sees the keys s ≤ t + ``offset``.  A query that sees no key attends to
-nothing: its output and its gradients are zero, not NaN.  ``keep`` is drawn from the seed with probability 1 - p.
-Saves q, k, v, o and P, which is T·S numbers per head; the compiled loops keep one number per query instead (the log of
-the softmax's denominator) and recompute P.
+bias = -inf, or by ``causal``, under which query t sees the keys s ≤ t + ``offset``.  A query that sees no key attends
+to nothing: its output and its gradients are zero, not NaN.  ``keep`` is drawn from the seed with probability 1 - p.
+Saves q, k, v and P, which is T·S numbers per head; the compiled loops save o and one number per query instead (the log
+of the softmax's denominator), recompute P, and get δ from o.
 Derivation: attention.md.  Sources: Vaswani et al. (2017), arXiv:1706.03762; Ainslie et al. (2023), arXiv:2305.13245
 (grouped heads); Dao et al. (2022), arXiv:2205.14135.
 """
@@ -39,15 +39,15 @@ def attention_forward(q, k, v, bias, *, scale, causal, offset, dropout, seed):
     keep = keep_attention(B, H, T, S, dropout, seed).astype(q.dtype) * (1 / (1 - dropout)) if dropout else None
     R = P if keep is None else P * keep
     o = (_grouped(R, G) @ _grouped(v, G)).reshape(B, H, T, v.shape[-1])
-    return o, (q, k, v, o, P, keep, scale, None if bias is None else bias.shape)
+    return o, (q, k, v, P, keep, scale, None if bias is None else bias.shape)
 
 
 def attention_backward(do, saved, needs):
-    q, k, v, o, P, keep, scale, bias_shape = saved
+    q, k, v, P, keep, scale, bias_shape = saved
     G = k.shape[1]
     R = P if keep is None else P * keep
     dR = (_grouped(do, G) @ _grouped(v, G).swapaxes(-1, -2)).reshape(P.shape)  # (B, H, T, S)
-    dA = R * dR - P * (do * o).sum(axis=-1, keepdims=True)
+    dA = R * dR - P * (R * dR).sum(axis=-1, keepdims=True)
     dq = dk = dv = dbias = None
     if needs[0]:
         dq = (_grouped(dA, G) @ _grouped(k, G)).reshape(q.shape) * scale

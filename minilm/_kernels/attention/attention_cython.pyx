@@ -8,15 +8,13 @@ and query t0 + j, so that the softmax of 64 queries runs along vectors and only 
 
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, log
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 cdef extern from "vecmath.h" nogil:
     float vm_expf(float)
-    float vm_logf(float)
     double vm_exp(double)
-    double vm_log(double)
 
 cdef extern from "philox.h" nogil:
     void philox(uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t,
@@ -37,8 +35,6 @@ cdef extern from * nogil:
     """
     void product_f(long, long, long, const float*, long, long, const float*, long, float*, long, int)
     void product_d(long, long, long, const double*, long, long, const double*, long, double*, long, int)
-    float dot_f(long, const float*, const float*)
-    double dot_d(long, const double*, const double*)
 
 cdef enum:
     BLOCK = 64  # queries, and keys, of a block
@@ -68,13 +64,13 @@ cdef int _forward_block(Py_ssize_t b, Py_ssize_t h, Py_ssize_t t0, const floatin
     cdef Py_ssize_t g = h // (q.shape[1] // k.shape[1]), n = min(<Py_ssize_t> BLOCK, T - t0), unit = sizeof(floating)
     cdef Py_ssize_t end = max(min(S, t0 + n + offset), 0) if causal else S
     cdef Py_ssize_t i, j, d, s0, m, first, visible, o_row = o.strides[2] // unit, v_row = v.strides[2] // unit
-    cdef floating *scratch = <floating *> malloc((BLOCK * (D + 2 * BLOCK + 3) + STEP) * sizeof(floating))
+    cdef floating *scratch = <floating *> malloc((BLOCK * (D + 2 * BLOCK + 2) + STEP) * sizeof(floating))
     cdef floating *qT = _aligned(scratch)  # (D, BLOCK), times scale
     cdef floating *A = qT + D * BLOCK  # (BLOCK, BLOCK)
     cdef floating *keep = A + BLOCK * BLOCK
     cdef floating *top = keep + BLOCK * BLOCK
-    cdef floating *total = top + BLOCK
-    cdef floating *shrink = total + BLOCK
+    cdef floating *shrink = top + BLOCK
+    cdef double total[BLOCK]  # a double: an error of the sum would be one of δ, and every row of dA would add up to it
     cdef floating *row
     cdef floating x, base
     if scratch == NULL:
@@ -128,8 +124,8 @@ cdef int _forward_block(Py_ssize_t b, Py_ssize_t h, Py_ssize_t t0, const floatin
         if total[j] == 0:  # saw no key; lse = inf makes its P zero in the backward
             lse[b, h, t0 + j] = INFINITY
             continue
-        lse[b, h, t0 + j] = top[j] + _log(total[j])
-        x = 1 / total[j]
+        lse[b, h, t0 + j] = <floating> (top[j] + log(total[j]))
+        x = <floating> (1 / total[j])
         row = &o[b, h, t0 + j, 0] if Dv else NULL
         for d in range(Dv):
             row[d] *= x
@@ -336,11 +332,18 @@ cdef inline void _product(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, const floati
         product_d(M, N, K, a, a_row, a_col, b, b_row, c, c_row, add)
 
 
-cdef inline floating _dot(Py_ssize_t N, const floating *a, const floating *b) noexcept nogil:
-    if floating is float:
-        return dot_f(N, a, b)
-    else:
-        return dot_d(N, a, b)
+cdef floating _dot(Py_ssize_t n, const floating *a, const floating *b) noexcept nogil:
+    """⟨a, b⟩, summed in double: the rows of dA add up to 0 as exactly as this agrees with the sum of R dR."""
+    cdef Py_ssize_t d, l, whole = n // 8 * 8
+    cdef double lanes[8]
+    for l in range(8):
+        lanes[l] = 0
+    for d in range(0, whole, 8):
+        for l in range(8):
+            lanes[l] += <double> a[d + l] * b[d + l]
+    for d in range(whole, n):
+        lanes[0] += <double> a[d] * b[d]
+    return <floating> ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3]) + (lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
 
 
 cdef inline floating _exp(floating x) noexcept nogil:
@@ -348,10 +351,3 @@ cdef inline floating _exp(floating x) noexcept nogil:
         return vm_expf(x)
     else:
         return vm_exp(x)
-
-
-cdef inline floating _log(floating x) noexcept nogil:
-    if floating is float:
-        return vm_logf(x)
-    else:
-        return vm_log(x)

@@ -74,18 +74,6 @@ static void NAME(product)(long M, long N, long K, const REAL *a, long a_row, lon
     for (; M >= 1; M -= 1, a += a_row, c += c_row) NAME(band)(1, N, K, a, a_row, a_col, b, b_row, c, c_row, add);
 }
 
-/* Σ a b, in as many partial sums as a vector has lanes. */
-static REAL NAME(dot)(long N, const REAL *a, const REAL *b) {
-    NAME(vec) lanes = {0};
-    long i = 0;
-    for (; i + LANES <= N; i += LANES) lanes += *(const NAME(vec) *)(a + i) * *(const NAME(vec) *)(b + i);
-    REAL part[VECTOR / sizeof(REAL)], sum = 0;
-    *(NAME(vec) *)part = lanes;
-    for (long l = 0; l < LANES; l++) sum += part[l];
-    for (; i < N; i++) sum += a[i] * b[i];
-    return sum;
-}
-
 #undef VECTOR
 #undef LANES
 #undef INLINE

@@ -82,9 +82,13 @@ cdef floating _max(Py_ssize_t n, const floating *x, floating least) noexcept nog
             top[l] = x[c + l] if x[c + l] > top[l] else top[l]
     for c in range(whole, n):
         top[0] = x[c] if x[c] > top[0] else top[0]
-    for l in range(1, LANES):
-        top[0] = top[l] if top[l] > top[0] else top[0]
-    return top[0]
+    for l in range(8):
+        top[l] = top[l + 8] if top[l + 8] > top[l] else top[l]
+    for l in range(4):
+        top[l] = top[l + 4] if top[l + 4] > top[l] else top[l]
+    top[0] = top[2] if top[2] > top[0] else top[0]
+    top[1] = top[3] if top[3] > top[1] else top[1]
+    return top[1] if top[1] > top[0] else top[0]
 
 
 cdef double _sum_exp(Py_ssize_t n, const floating *x, floating base) noexcept nogil:
@@ -98,8 +102,11 @@ cdef double _sum_exp(Py_ssize_t n, const floating *x, floating base) noexcept no
             lanes[l] += _exp(x[c + l] - base)
     for c in range(whole, n):
         lanes[0] += _exp(x[c] - base)
-    for l in range(LANES):
-        total += lanes[l]
+    for l in range(8):
+        lanes[l] += lanes[l + 8]
+    for l in range(4):
+        lanes[l] += lanes[l + 4]
+    total += <double> (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
     return total
 
 
@@ -114,8 +121,11 @@ cdef double _sum(Py_ssize_t n, const floating *x) noexcept nogil:
             lanes[l] += x[c + l]
     for c in range(whole, n):
         lanes[0] += x[c]
-    for l in range(LANES):
-        total += lanes[l]
+    for l in range(8):
+        lanes[l] += lanes[l + 8]
+    for l in range(4):
+        lanes[l] += lanes[l + 4]
+    total += <double> (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
     return total
 
 

@@ -6,8 +6,9 @@ Backward:
 
     dx = dy - exp(y) Σ dy
 
-An entry of -inf stays -inf, the logarithm of probability 0; so does a whole row of them.  Saves y alone.
-Derivation: log_softmax.md.  Source: the log-sum-exp identity; Blanchard, Higham & Higham (2021), doi:10.1093/imanum/draa038.
+An entry of -inf stays -inf, the logarithm of probability 0.  So does a whole row of them, and its dx is 0.
+Saves y alone.
+Derivation: log_softmax.md.  Source: Blanchard, Higham & Higham (2021), doi:10.1093/imanum/draa038.
 """
 
 import numpy as np
@@ -21,13 +22,17 @@ def log_softmax_forward(x, *, axis):
     top = x.max(axis=axis, keepdims=True)
     x = x - np.where(top == -np.inf, 0, top)
     total = np.exp(x).sum(axis=axis, keepdims=True)
-    y = x - np.log(np.where(total == 0, 1, total))
+    y = np.where(total == 0, -np.inf, x - np.log(np.where(total == 0, 1, total)))
     return y, (y, axis)
 
 
 def log_softmax_backward(dy, saved, needs):
     y, axis = saved
-    return (dy - np.exp(y) * dy.sum(axis=axis, keepdims=True) if needs[0] else None,)
+    if not needs[0]:
+        return (None,)
+    p = np.exp(y)
+    dx = dy - p * dy.sum(axis=axis, keepdims=True)
+    return (np.where(p.sum(axis=axis, keepdims=True) == 0, 0, dx),)
 
 
 def log_softmax_compiled(loops):

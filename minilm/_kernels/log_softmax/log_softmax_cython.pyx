@@ -47,8 +47,14 @@ def backward_rows(const floating[:, ::1] dy, const floating[:, ::1] y, floating[
 
 
 cdef void _backward_row(Py_ssize_t C, const floating *dy, const floating *y, floating *dx) noexcept nogil:
-    cdef Py_ssize_t c
+    cdef Py_ssize_t c, hidden = 0
     cdef floating total = <floating> _sum(C, dy)
+    while hidden < C and y[hidden] == -INFINITY:
+        hidden += 1
+    if hidden == C:
+        for c in range(C):
+            dx[c] = 0
+        return
     for c in range(C):
         dx[c] = dy[c] - _exp(y[c]) * total
 
@@ -63,9 +69,13 @@ cdef floating _max(Py_ssize_t C, const floating *x) noexcept nogil:
             top[l] = x[c + l] if x[c + l] > top[l] else top[l]
     for c in range(whole, C):
         top[0] = x[c] if x[c] > top[0] else top[0]
-    for l in range(1, LANES):
-        top[0] = top[l] if top[l] > top[0] else top[0]
-    return top[0]
+    for l in range(8):
+        top[l] = top[l + 8] if top[l + 8] > top[l] else top[l]
+    for l in range(4):
+        top[l] = top[l + 4] if top[l + 4] > top[l] else top[l]
+    top[0] = top[2] if top[2] > top[0] else top[0]
+    top[1] = top[3] if top[3] > top[1] else top[1]
+    return top[1] if top[1] > top[0] else top[0]
 
 
 cdef double _sum(Py_ssize_t C, const floating *x) noexcept nogil:
@@ -81,8 +91,11 @@ cdef double _sum(Py_ssize_t C, const floating *x) noexcept nogil:
                 lanes[l] += x[c + l]
         for c in range(whole, min(start + PART, C)):
             lanes[0] += x[c]
-        for l in range(LANES):
-            total += lanes[l]
+        for l in range(8):
+            lanes[l] += lanes[l + 8]
+        for l in range(4):
+            lanes[l] += lanes[l + 4]
+        total += <double> (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
     return total
 
 

@@ -37,5 +37,10 @@ def backward_rows(dy, y, dx):
         for c in range(C):
             sum_dy += dy[i, c]
         total = y.dtype.type(sum_dy)
+        hidden = 0
+        while hidden < C and y[i, hidden] == -np.inf:
+            hidden += 1
         for c in range(C):
+            dx[i, c] = 0
+        for c in range(C if hidden < C else 0):
             dx[i, c] = dy[i, c] - np.exp(y[i, c]) * total

@@ -61,9 +61,9 @@ def power_backward(dy, saved, needs):  # d(aᵇ)/da = b aᵇ⁻¹, which is 0 wh
     da = db = None
     if needs[0]:
         da = fit(dy * b * a ** np.where(b == 0, np.ones_like(b), b - 1), a.shape, a.dtype)
-    if needs[1]:  # d(aᵇ)/db = aᵇ log a, which is 0 at a = 0; where a < 0 there is no real derivative
+    if needs[1]:  # d(aᵇ)/db = aᵇ log a, taken as 0 at a = 0; where a < 0 there is no real derivative
         defined = a != 0
-        log_a = np.where(defined, np.log(np.where(defined, a, np.ones_like(a))), np.zeros_like(a))
+        log_a = np.log(np.where(defined, a, np.ones((), dy.dtype)))
         db = fit(dy * a**b * log_a, b.shape, b.dtype)
     return da, db
 

@@ -62,9 +62,13 @@ cdef floating _max(Py_ssize_t C, const floating *x) noexcept nogil:
             top[l] = x[c + l] if x[c + l] > top[l] else top[l]
     for c in range(whole, C):
         top[0] = x[c] if x[c] > top[0] else top[0]
-    for l in range(1, LANES):
-        top[0] = top[l] if top[l] > top[0] else top[0]
-    return top[0]
+    for l in range(8):
+        top[l] = top[l + 8] if top[l + 8] > top[l] else top[l]
+    for l in range(4):
+        top[l] = top[l + 4] if top[l + 4] > top[l] else top[l]
+    top[0] = top[2] if top[2] > top[0] else top[0]
+    top[1] = top[3] if top[3] > top[1] else top[1]
+    return top[1] if top[1] > top[0] else top[0]
 
 
 cdef double _sum(Py_ssize_t C, const floating *x) noexcept nogil:
@@ -80,8 +84,11 @@ cdef double _sum(Py_ssize_t C, const floating *x) noexcept nogil:
                 lanes[l] += x[c + l]
         for c in range(whole, min(start + PART, C)):
             lanes[0] += x[c]
-        for l in range(LANES):
-            total += lanes[l]
+        for l in range(8):
+            lanes[l] += lanes[l + 8]
+        for l in range(4):
+            lanes[l] += lanes[l + 4]
+        total += <double> (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
     return total
 
 
@@ -98,8 +105,11 @@ cdef double _dot(Py_ssize_t C, const floating *a, const floating *b) noexcept no
                 lanes[l] += a[c + l] * b[c + l]
         for c in range(whole, min(start + PART, C)):
             lanes[0] += a[c] * b[c]
-        for l in range(LANES):
-            total += lanes[l]
+        for l in range(8):
+            lanes[l] += lanes[l + 8]
+        for l in range(4):
+            lanes[l] += lanes[l + 4]
+        total += <double> (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
     return total
 
 

@@ -1,0 +1,1 @@
+"""Looking into minilm itself: what runs here, and how well."""
