@@ -2,8 +2,8 @@
 
 Each ``<op>/<op>_cython.pyx`` becomes C once, and that C becomes one module for each instruction set:
 ``minilm._kernels.x86_64_v3.<op>_cython`` and so on.  The best that the processor has is taken at run time
-(minilm/_kernels/cpu.py), so a wheel runs everywhere and a plain ``pip install .`` is fast.  What every one of them needs
-for typed arrays is compiled once, as ``minilm._kernels.cyutility``.  Without Cython, without a C compiler, or without
+(minilm/_kernels/cpu.py), so a wheel runs everywhere and a plain ``pip install .`` is fast.  What all of them need for
+typed arrays is compiled once, as ``minilm._kernels.cyutility``.  Without Cython, without a C compiler, or without
 OpenMP, the build still succeeds: fewer backends, or one thread.
 
 MINILM_BUILD_OPS="gelu layer_norm" builds only these; what has not changed is not built again in any case.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import BaseError
+from setuptools.errors import BaseError, CCompilerError
 
 KERNELS = Path("minilm/_kernels")
 PACKAGE = "minilm._kernels"
@@ -103,7 +103,7 @@ class BuildKernels(build_ext):
                 objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
                 link_flags = [] if self.compiler.compiler_type == "msvc" else flags
                 self.compiler.link_executable(objects, str(Path(folder, "try")), extra_postargs=link_flags)
-            except BaseError:
+            except (BaseError, CCompilerError):
                 return False
         return True
 
@@ -115,14 +115,14 @@ def translate(sources):
 
     pyx = sorted(sources)
     modules = [Extension(".".join(Path(s).with_suffix("").parts), [s]) for s in pyx]
-    shared = GENERATED / f"shared_{__version__}.c"
+    shared = GENERATED / f"cython-{__version__}" / "cyutility.c"
     if not shared.exists():
         shared.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-m", "cython", "-3", f"--generate-shared={shared}"], check=True)
     made = cythonize(
         modules,
         build_dir=str(GENERATED),
-        nthreads=(os.cpu_count() or 1) if sys.platform == "linux" else 0,  # elsewhere a process would run this file again
+        nthreads=(os.cpu_count() or 1) if sys.platform == "linux" else 0,  # elsewhere they would run this file again
         quiet=True,
         shared_utility_qualified_name=SHARED,
     )

@@ -5,7 +5,7 @@ gradient of its output, and passes what it returns to its parents.  Nothing here
 whatever ``dy`` is, an array or, when the walk itself is to be recorded, a Tensor.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -97,16 +97,20 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
             if parent not in grads:
                 grads[parent] = part
                 # A backward may hand on its dy, a view of it, or one array twice; anything else is ours to write into.
-                if as_tensor is None and part is not grad and part.base is None and sum(p is part for p in parts) == 1:
+                if isinstance(part, np.ndarray) and part is not grad and part.base is None and _once(part, parts):
                     owned.add(parent)
             elif parent in owned:
                 grads[parent] += part
             else:
                 grads[parent] = grads[parent] + part
-                if as_tensor is None:
+                if isinstance(grads[parent], np.ndarray):  # NumPy's sum of numbers without axes is not
                     owned.add(parent)
         if not retain:
             node.saved = _FREED
+
+
+def _once(part: Any, parts: Sequence) -> bool:
+    return len(parts) == 1 or sum(p is part for p in parts) == 1
 
 
 def _replaced(grad: Any, changed: Any, as_tensor: Callable | None) -> Any:
@@ -170,9 +174,28 @@ def _outputs_first(root: Node, stop: frozenset[Node]) -> Iterator[Node]:
                     ready.append(parent)
 
 
-def leaves(root: Node) -> set[Node]:
-    """Return the leaves that ``root`` was computed from."""
-    return {node for node in _outputs_first(root, frozenset()) if node.kernel is None}
+def leading_beyond(roots: Iterable[Node], own: set[Node]) -> set[Node]:
+    """Return the nodes under ``roots`` from which a path leads to a leaf that is not in ``own``."""
+    users: dict[Node, list[Node]] = {root: [] for root in roots}
+    stack, beyond = list(users), []
+    while stack:
+        node = stack.pop()
+        if node.kernel is None and node not in own:
+            beyond.append(node)
+        for parent in node.parents:
+            if parent is None:
+                continue
+            if parent not in users:
+                users[parent] = []
+                stack.append(parent)
+            users[parent].append(node)
+    found = set(beyond)
+    while beyond:
+        for user in users[beyond.pop()]:
+            if user not in found:
+                found.add(user)
+                beyond.append(user)
+    return found
 
 
 def recording() -> bool:

@@ -13,7 +13,12 @@ from . import __version__
 from .config import TrainConfig, message, sources
 
 SAMPLE = 256  # tokens of the sample at the end of training
-app = App(name="minilm", version=__version__, help="Train small language models, and write text with them.")
+app = App(
+    name="minilm",
+    version=__version__,
+    help="Train small language models, and write text with them.",
+    suppress_keyboard_interrupt=False,
+)
 
 
 @app.command(config=sources)

@@ -43,7 +43,9 @@ def value_and_grad(f: Callable, argnums: Argnums = 0) -> Callable:
         out, pull, gather, _ = _traced(f, args, kwargs, argnums)
         if not isinstance(out, Tensor) or out.size != 1:
             got = f"shape {out.shape}" if isinstance(out, Tensor) else type(out).__name__
-            raise ValueError(f"grad: the function must return one number, got {got}. Did you mean .sum(), or jacobian?")
+            raise ValueError(
+                f"grad: the function must return a Tensor of one number, got {got}. Did you mean .sum(), or jacobian?"
+            )
         return out, gather(pull(wrap(np.ones_like(out._data))))
 
     return value_and_gradient
@@ -87,7 +89,7 @@ def jvp(f: Callable, args: tuple, tangents: tuple) -> tuple[Tensor, Tensor]:
             one = wrap(np.ones_like(paired._data))
             (moved,) = autograd.gradients(paired.node, one, [node], retain=True, as_tensor=wrap)
     own = own | {node}
-    return _settled(out, own), wrap(np.zeros_like(out._data)) if moved is None else _settled(moved, own)
+    return tuple(_settled([out, wrap(np.zeros_like(out._data)) if moved is None else moved], own))
 
 
 def hvp(f: Callable, args: tuple, tangents: tuple) -> Any:
@@ -257,17 +259,17 @@ def _traced(f, args, kwargs, argnums) -> tuple[Any, Callable, Callable, set[auto
         return [wrap(np.zeros_like(t._data)) if g is None else g for g, t in zip(found, variables, strict=True)]
 
     def gather(found):
-        trees_out = _rebuilt(trees, iter([_settled(t, own) for t in found]))
+        trees_out = _rebuilt(trees, iter(_settled(found, own)))
         return tuple(trees_out) if isinstance(argnums, tuple) else trees_out[0]
 
-    return _settled(out, own), pull, gather, own
+    return _settled([out], own)[0], pull, gather, own
 
 
-def _settled(tensor: Any, own: set[autograd.Node]) -> Any:
-    """Take a result off the tape where all it leads back to are this call's own variables, which nobody else holds."""
-    if not isinstance(tensor, Tensor) or tensor.node is None or not autograd.leaves(tensor.node) <= own:
-        return tensor
-    return tensor.detach()
+def _settled(results: list, own: set[autograd.Node]) -> list:
+    """Take results off the tape where all they lead back to are this call's own variables, which nobody else holds."""
+    nodes = [t.node for t in results if isinstance(t, Tensor) and t.node is not None]
+    kept = autograd.leading_beyond(nodes, own)
+    return [t.detach() if isinstance(t, Tensor) and t.node is not None and t.node not in kept else t for t in results]
 
 
 _IDENTITY = Kernel("identity", "numpy", lambda x: (x, ()), lambda dy, saved, needs: (dy,), primitive=True)

@@ -24,8 +24,7 @@ class _Exposed(NamedTuple):
 
 class _Seen(NamedTuple):
     array: weakref.ref
-    time: int
-    checksum: int  # at that time
+    checksum: int  # when it was handed out
 
 
 class Seal(NamedTuple):
@@ -55,7 +54,7 @@ def expose(array: np.ndarray) -> np.ndarray:
     whole = owner if 2 * array.nbytes >= owner.nbytes else array  # the owner outlives a view of it
     if (old := seen.get(id(whole))) is None or old.array() is not whole:
         _clock += 1
-        seen[id(whole)] = _Seen(weakref.ref(whole), _clock, _checksum(whole))
+        seen[id(whole)] = _Seen(weakref.ref(whole), _checksum(whole))
     return array
 
 
@@ -83,18 +82,16 @@ def broken(saved: tuple, seal: Seal) -> np.ndarray | None:
         if seal.checksums and i in seal.checksums:
             if _checksum(array) != seal.checksums[i]:
                 return array
-        elif owner in _exposed and _changed(array, _exposed[owner], seal.time):
+        elif owner in _exposed and _changed(array, _exposed[owner]):
             return array
     return None
 
 
-def _changed(array: np.ndarray, exposed: _Exposed, time: int) -> bool:
-    """Return whether something of ``array`` that was handed out after ``time`` was written to since then."""
+def _changed(array: np.ndarray, exposed: _Exposed) -> bool:
+    """Return whether something of ``array``, all handed out after it was saved, was written to since then."""
     for seen in exposed.seen.values():
         part = seen.array()
-        if part is None or seen.time <= time or not np.may_share_memory(part, array):
-            continue
-        if _checksum(part) != seen.checksum:
+        if part is not None and np.may_share_memory(part, array) and _checksum(part) != seen.checksum:
             return True
     return False
 

@@ -50,7 +50,7 @@ def test_arguments_win_over_file_over_preset_over_defaults(tmp_path):
 
 
 def test_typed_overrides():
-    arguments = "--lr 3e-4 --seed 0 --model.no-bias --schedule linear --data a.txt --threads 2".split()
+    arguments = ["--lr", "3e-4", "--seed=0", "--model.no-bias", "--schedule", "linear", "--data=a.txt", "--threads=2"]
     config = read(overrides=arguments)
     assert (config.lr, config.seed, config.model.bias, config.schedule) == (3e-4, 0, False, "linear")
     assert (config.data, config.threads) == ("a.txt", 2)

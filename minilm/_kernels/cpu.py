@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-LEVELS = {"base": 0, "x86_64": 1, "x86_64_v3": 3, "x86_64_v4": 4}  # name -> the x86-64 level that it needs
+LEVELS = {"x86_64_v4": 4, "x86_64_v3": 3, "x86_64": 1, "base": 0}  # name -> the x86-64 level that it needs
 
 
 @cache
@@ -21,7 +21,7 @@ def isas() -> tuple[str, ...]:
     """
     from .machine_cython import x86_64_level
 
-    here = sorted((name for name, level in LEVELS.items() if level <= x86_64_level()), key=LEVELS.get, reverse=True)
+    here = [name for name, level in LEVELS.items() if level <= x86_64_level()]
     wanted = os.environ.get("MINILM_CPU") or here[0]
     if wanted not in here:
         problem = "this processor has not" if wanted in LEVELS else "that is unknown"
@@ -32,7 +32,7 @@ def isas() -> tuple[str, ...]:
 
 
 def isa() -> str:
-    """Return the best instruction set that the compiled kernels may use: "x86_64_v4", "x86_64_v3", "x86_64" or "base"."""
+    """Return the best instruction set that the compiled kernels may use, a name of LEVELS."""
     return isas()[0]
 
 

@@ -32,10 +32,9 @@ def _erf(x):
     x = np.asarray(x)
     z = x.astype(np.float64)
     a = np.minimum(np.abs(z), ONE)
-    near = np.where(a < SPLIT, z, 0)
-    far = np.maximum(a, SPLIT)
-    y = np.where(a < SPLIT, near * _ratio(near * near, *NEAR), np.copysign(1 - np.exp(-far * far) * _ratio(far, *FAR), z))
-    return y.astype(x.dtype if x.dtype.kind == "f" else np.float64)
+    near, far = np.minimum(a, SPLIT), np.maximum(a, SPLIT)
+    y = np.where(a < SPLIT, near * _ratio(near * near, *NEAR), 1 - np.exp(-far * far) * _ratio(far, *FAR))
+    return np.copysign(y, z).astype(x.dtype if x.dtype.kind == "f" else np.float64)
 
 
 def _ratio(x, above, below):

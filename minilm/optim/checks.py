@@ -9,10 +9,14 @@ import numpy as np
 from ..tensor import Tensor
 
 
+def plain(value: Any) -> Any:
+    """Return an array or NumPy scalar of size 1 as a Python number, and all else as it is."""
+    return value.item() if isinstance(value, (np.ndarray, np.generic)) and value.size == 1 else value
+
+
 def number(who: str, name: str, value: Any) -> float:
     """Return ``value`` as a Python float, which does not promote float32 arrays as NumPy's own scalars do."""
-    if isinstance(value, (np.ndarray, np.generic)) and value.size == 1:
-        value = value.item()
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{who}: {name} must be a number, got {value!r}.")
     if not math.isfinite(value):
@@ -37,9 +41,9 @@ def decay_rates(who: str, name: str, value: Any) -> tuple[float, float]:
 
 
 def flag(who: str, name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
+    if not isinstance(value := plain(value), bool):
         raise TypeError(f"{who}: {name} must be True or False, got {value!r}.")
-    return bool(value)
+    return value
 
 
 def gradient(who: str, name: str, p: Tensor) -> np.ndarray | None:
@@ -59,6 +63,6 @@ def gradient(who: str, name: str, p: Tensor) -> np.ndarray | None:
     if g.dtype != p.dtype:
         raise TypeError(
             f"{who}: the gradient of parameter {name} must have the parameter's dtype {p.dtype}, got {g.dtype}. "
-            "Cast it: p.grad = p.grad.astype(p.dtype)."
+            "Was the parameter's data replaced after backward? Call zero_grad() and run backward again."
         )
     return g

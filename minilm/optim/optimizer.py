@@ -64,7 +64,8 @@ class Optimizer(ABC):
         """Update every parameter in place from its ``grad``, multiplied by ``grad_scale``; skip those without one.
 
         Everything is checked before anything is written.  Raises ValueError or TypeError, naming the parameter, for a
-        gradient that does not have the parameter's shape and dtype, a read-only parameter, an option out of its range.
+        gradient that does not have the parameter's shape and dtype, a parameter that is read-only or has changed its
+        shape or dtype since its first step, and for an option out of its range.
         """
         grad_scale = number(self._who, "grad_scale", grad_scale)
         groups = [(list(self._gradients(group)), self._options(group)) for group in self.param_groups]
@@ -76,8 +77,7 @@ class Optimizer(ABC):
         """Set the gradient of every parameter to None."""
         for group in self.param_groups:
             for p in group["params"]:
-                if p.requires_grad:
-                    p.grad = None
+                p.grad = None
 
     def state_dict(self, *, copy: bool = True) -> dict[str, np.ndarray | int | float]:
         """Return all that ``load_state_dict`` needs to go on bit for bit, as one flat dict.
@@ -161,6 +161,12 @@ class Optimizer(ABC):
                 continue
             if not p._data.flags.writeable:
                 raise ValueError(f"{self._who}: parameter {name} must be writable, got a read-only array. Copy it.")
+            for kept in self.state.get(name, {}).values():  # loops would write past the end
+                if isinstance(kept, np.ndarray) and (kept.shape != p.shape or kept.dtype != p.dtype):
+                    raise ValueError(
+                        f"{self._who}: parameter {name} must stay {kept.dtype} of shape {kept.shape} as at its first "
+                        f"step, got {p.dtype} of shape {p.shape}. Make a new optimizer when parameters change."
+                    )
             yield name, p, g
 
     def _options(self, group: dict[str, Any]) -> dict[str, Any]:

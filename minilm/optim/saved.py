@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .checks import plain
+
 LAYOUT = 1
 Groups = list[dict[str, Any]]
 State = dict[str, dict[str, Any]]
@@ -71,14 +73,14 @@ def _flat(i: int, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _options(i: int, like: dict[str, Any], left: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of group ``i`` out of ``left``, in the types of ``like``."""
+    """Take the options of group ``i``, named and paired as in ``like``, out of ``left``."""
     options: dict[str, Any] = {}
     for name, value in like.items():
         key = f"options.{i}.{name}"
         if isinstance(value, tuple):
             options[name] = tuple(left.pop(f"{key}.{k}") for k in range(len(value)))
         else:
-            options[name] = bool(left.pop(key)) if isinstance(value, bool) else left.pop(key)
+            options[name] = left.pop(key)
     return options
 
 
@@ -122,7 +124,7 @@ def _array(who: str, slot: str, name: str, p: Any, value: Any) -> np.ndarray:
 
 
 def _count(who: str, slot: str, name: str, value: Any) -> int:
-    number = value.item() if isinstance(value, (np.ndarray, np.generic)) and value.size == 1 else value
+    number = plain(value)
     if type(number) not in (int, float) or number < 1 or not float(number).is_integer():
         raise ValueError(f"{who}: {slot} of {name} must be a whole number from 1 on, got {value!r}.")
     return int(number)

@@ -15,9 +15,17 @@ from ..data import DataError, documents, open_tokens, split, tokenize
 from ..text import Tokenizer, train_tokenizer
 
 NEW = ".new.partial"  # where a run is prepared; moved when all is well
-OURS = (STORED, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "log.jsonl", "loss.png")
+OURS: tuple[str, ...] = (
+    STORED,
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "log.jsonl",
+    "loss.png",
+)
 OURS += ("tokens.bin", "checkpoints")
-SAMPLE = 1 << 24  # characters that a vocabulary is trained on
+SAMPLE = 1 << 22  # characters that a vocabulary is trained on
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ def prepare(config: TrainConfig, resume: bool, note: Callable[[str], None]) -> M
                 with disk(folder / STORED, "make room, then go on with --resume"), replacing(folder / STORED) as path:
                     write_file(path, dump(config).encode())
             return material
-    existed = folder.exists()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     new = folder / NEW
     try:
         _writable(new)
@@ -99,9 +107,9 @@ def prepare(config: TrainConfig, resume: bool, note: Callable[[str], None]) -> M
         ) from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
-        if not existed:
-            with suppress(OSError):
-                folder.rmdir()  # only where it stayed empty
+        with suppress(OSError):
+            for place in made:
+                place.rmdir()  # only where it stayed empty
 
 
 def _material(config: TrainConfig, tokenizer: Tokenizer, folder: Path) -> Material:

@@ -42,7 +42,7 @@ def test_a_file_cut_short(tmp_path, cut):
 
 
 def test_what_is_missing(tmp_path):
-    with pytest.raises(CheckpointError, match="a model must be a folder; got .*nowhere"):
+    with pytest.raises(CheckpointError, match=r"a model must be a folder; got .*nowhere"):
         load_model(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match=r"without it; train one, or go on"):
         load_model(tmp_path)

@@ -123,6 +123,7 @@ def test_infinite_and_nan_norms_leave_the_gradients(bad, place, dtype):
 
 
 def test_a_tensor_counts_once_and_none_counts_nothing():
+    assert clip_factor(0.5, max_norm=1.0) == clip_factor(0.0, max_norm=1.0) == 1.0  # never enlarges
     (p,) = with_gradients(np.array([3.0, 4.0]))
     nothing = Tensor(np.ones(2), requires_grad=True)
     frozen = Tensor(np.ones(2))

@@ -1,5 +1,8 @@
 """Groups, the tape's guard, and what is refused at the door."""
 
+from fractions import Fraction
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -64,7 +67,8 @@ def test_numpy_numbers_as_options_do_not_promote(cls):
     optimizer.step(grad_scale=np.float64(0.5))
     assert p.dtype == np.float32
     q = with_gradient(2)
-    other = cls([q], lr=0.2)
+    other = cls([q], lr=Fraction(1, 5))
+    assert type(other.param_groups[0]["lr"]) is float
     other.step(grad_scale=0.5)
     np.testing.assert_array_equal(p.data, q.data)
 
@@ -94,7 +98,7 @@ def test_a_step_between_forward_and_backward_is_caught(cls, array):
 def test_nothing_is_written_when_one_gradient_is_wrong(cls):
     p, q = with_gradient(2), with_gradient(2)
     optimizer = cls([p, q])
-    q.grad = np.ones(2)
+    q.node.grad = np.ones(2)  # past the setter, which casts
     with pytest.raises(
         TypeError, match=r"gradient of parameter 1 must have the parameter's dtype float32, got float64"
     ):
@@ -109,11 +113,26 @@ def test_nothing_is_written_when_one_gradient_is_wrong(cls):
     q.data.flags.writeable = False
     with pytest.raises(ValueError, match="parameter 1 must be writable"):
         optimizer.step()
-    q.grad = 1.0 if q.shape == () else [1.0, 1.0]
+    q.node.grad = [1.0, 1.0]
     with pytest.raises(TypeError, match=r"gradient of parameter 1 must be an array, got \[1.0, 1.0\]"):
         optimizer.step()
     assert (p.data == 1).all()
     assert not optimizer.state
+
+
+@pytest.mark.parametrize("cls", [Adam, AdamW, partial(SGD, momentum=0.9)])
+@pytest.mark.parametrize("new", [np.ones(3, np.float32), np.ones(2)], ids=["shape", "dtype"])
+def test_a_parameter_keeps_its_shape_and_dtype(cls, new):
+    p = with_gradient(2)
+    optimizer = cls([p])
+    optimizer.step()
+    p.data = new
+    p.node.grad = np.ones_like(new)
+    with pytest.raises(
+        ValueError, match=r"parameter 0 must stay float32 of shape \(2,\) .*, got .* Make a new optimizer"
+    ):
+        optimizer.step()
+    assert (p.data == 1).all()
 
 
 def computed():

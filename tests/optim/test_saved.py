@@ -71,6 +71,18 @@ def trained():
     return optimizer, params
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_numbers_may_come_back_as_arrays(rule):
+    cls, options, second = RULES[rule]
+    params = parameters(np.float32)
+    optimizer = cls(in_groups(params, **second), **options)
+    run(optimizer, params, range(3), np.float32)
+    saved = optimizer.state_dict()
+    restored = cls(in_groups(params))
+    restored.load_state_dict({key: np.asarray(value) for key, value in saved.items()})
+    assert_same(restored.state_dict(), saved)
+
+
 def test_what_is_saved_is_named_after_the_parameters():
     optimizer, params = trained()
     saved = optimizer.state_dict()

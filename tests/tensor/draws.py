@@ -39,8 +39,8 @@ def generator(draw):
     return np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
 
 
-def shapes(least=0, most=4, side=0):
-    return npst.array_shapes(min_dims=least, max_dims=most, min_side=side, max_side=5)
+def shapes(least=0, most=4, side=0, longest=5):
+    return npst.array_shapes(min_dims=least, max_dims=most, min_side=side, max_side=longest)
 
 
 # ---- numbers

@@ -33,9 +33,9 @@ def along(draw, function, least=1, side=0, numbers=anything, flat=False):
 
 
 @st.composite
-def reduces(draw, function, side=0, numbers=anything):
+def reduces(draw, function, side=0, numbers=anything, longest=5):
     """function(x, axis=, keepdims=)."""
-    x = draw(draws.arrays(draws.shapes(1, 3, side), numbers))
+    x = draw(draws.arrays(draws.shapes(1, 3, side, longest), numbers))
     static = draw(draws.reductions(x.ndim))
     assume(not side or draws.taken_together(x.shape, static["axis"]) > 1)
 
@@ -294,7 +294,7 @@ FUNCTIONS = {
 METHODS = {
     "sum": reduces(np.sum),
     "mean": reduces(np.mean, side=1),
-    "prod": reduces(np.prod),
+    "prod": reduces(np.prod, longest=3),
     "var": reduces(np.var, side=1) | reduces(lambda x, **static: np.var(x, ddof=1, **static), side=1),
     "std": reduces(np.std, side=1, numbers=distinct),
     "max": reduces(np.max, side=1, numbers=distinct),
@@ -363,7 +363,7 @@ OPERATORS = {
     "mean": calls(lambda x: x.mean(), lambda x: x.mean(axis=0), least=1, side=1),
     "max": calls(lambda x: x.max(), lambda x: x.max(axis=0), least=1, side=1, numbers=distinct),
     "min": calls(lambda x: x.min(), lambda x: x.min(axis=0), least=1, side=1, numbers=distinct),
-    "prod": calls(lambda x: x.prod(), lambda x: x.prod(axis=0), least=1),
+    "prod": calls(lambda x: x.prod(), lambda x: x.prod(axis=0), least=1, most=1),
     "var": calls(lambda x: x.var(), lambda x: x.var(-1, ddof=0), least=1, side=1),
     "std": calls(lambda x: x.std(), least=1, side=2, numbers=distinct),
     "cumsum": calls(lambda x: x.cumsum(), lambda x: x.cumsum(0), least=1),

@@ -1,4 +1,4 @@
-"""A run that takes milliseconds a step, with everything that a resumed run could get wrong: dropout and accumulation."""
+"""A run of milliseconds a step, with what a resumed run could get wrong: dropout and accumulation."""
 
 import json
 import os
@@ -12,7 +12,24 @@ import minilm
 from minilm import config
 
 ROOT = Path(minilm.__file__).parent.parent
-WORDS = "the cat sat on a mat and saw two birds fly over an old stone wall by the sea".split()
+WORDS = (
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "and",
+    "saw",
+    "two",
+    "birds",
+    "fly",
+    "over",
+    "an",
+    "old",
+    "stone",
+    "wall",
+)
 OPTIONS = {
     "tokenizer": "character",
     "steps": 40,

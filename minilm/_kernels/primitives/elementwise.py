@@ -58,13 +58,12 @@ def power_forward(a, b):
 
 def power_backward(dy, saved, needs):  # d(aᵇ)/da = b aᵇ⁻¹, which is 0 where b is 0, even at a = 0
     a, b = saved
+    one = np.ones((), dy.dtype)  # of the wider dtype, in which b - 1 and log a are taken
     da = db = None
     if needs[0]:
-        da = fit(dy * b * a ** np.where(b == 0, np.ones_like(b), b - 1), a.shape, a.dtype)
+        da = fit(dy * b * a ** np.where(b == 0, one, b - one), a.shape, a.dtype)
     if needs[1]:  # d(aᵇ)/db = aᵇ log a, taken as 0 at a = 0; where a < 0 there is no real derivative
-        defined = a != 0
-        log_a = np.log(np.where(defined, a, np.ones((), dy.dtype)))
-        db = fit(dy * a**b * log_a, b.shape, b.dtype)
+        db = fit(dy * a**b * np.log(np.where(a != 0, a, one)), b.shape, b.dtype)
     return da, db
 
 
