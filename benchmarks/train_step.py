@@ -37,9 +37,11 @@ def minilm_step(size, weights, threads):
     from minilm import functional as F
     from minilm import optim
     from minilm._kernels import threads as pool
+    from minilm._kernels.process import tune_process
     from minilm.models.gpt2 import GPT2LMHeadModel
 
     pool.set_num_threads(threads)
+    tune_process()  # as minilm train does
     model = GPT2LMHeadModel(our_config(size), rng=np.random.default_rng(0))
     model.load_state_dict(weights)
     parameters = list(model.parameters())

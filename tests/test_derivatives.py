@@ -162,6 +162,16 @@ def test_what_does_not_depend_has_gradient_zero():
     assert jvp(lambda x: Tensor(np.ones(2)), (X,), (X,))[1].tolist() == [0.0, 0.0]
 
 
+def test_one_array_in_two_places_is_two_variables():
+    a = np.array([2.0, 3.0])
+    assert grad(grad(lambda x: x * x.detach()))(3.0).item() == 0.0
+    assert grad(grad(lambda x, y: x * y**3, 1), 1)(a[0], a[0]).item() == 6 * 2.0**2
+    same(
+        jacobian(lambda y: grad(lambda x: (x * y * y).sum())(a), 0)(a),
+        torch.func.jacrev(lambda y: torch.func.grad(lambda x: (x * y * y).sum())(to_torch(a)))(to_torch(a)),
+    )
+
+
 def test_dtypes_are_kept():
     x = X.astype(np.float32)
     for derivative in (grad, hessian):

@@ -146,7 +146,9 @@ def test_update_agrees_with_reference(op, size, dtype, backend):
         # An update of a large number may hide in its last digits: what changed is compared too.
     start, _ = sample(op, size, dtype)
     eps = 4 * np.finfo(dtype).eps * max(1.0, np.abs(start[0]).max(initial=0.0))
-    np.testing.assert_allclose(arrays[0] - start[0], want[0] - start[0], rtol=1e-4 if dtype == np.float32 else 1e-12, atol=eps)
+    np.testing.assert_allclose(
+        arrays[0] - start[0], want[0] - start[0], rtol=1e-4 if dtype == np.float32 else 1e-12, atol=eps
+    )
 
 
 def test_every_op_has_sizes_and_a_derivation():

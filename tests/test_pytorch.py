@@ -33,9 +33,7 @@ def torch_attention(q, k, v, bias, *, scale, causal, offset, dropout, seed):
 
 
 def torch_cross_entropy(z, target, *, ignore_index, label_smoothing, reduction):
-    out = F.cross_entropy(
-        z, target, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction
-    )
+    out = F.cross_entropy(z, target, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction=reduction)
     return out.nan_to_num(0.0) if (target == ignore_index).all() else out  # ours: the mean of nothing is 0
 
 

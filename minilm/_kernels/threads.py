@@ -100,12 +100,17 @@ def _blas():
     return tuple(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
-def _lend_threads(lend):
-    """Give OpenMP's threads to NumPy's OpenBLAS, or give it back its own."""
+def openblas():
+    """Return NumPy's OpenBLAS, as a list of one of threadpoolctl's controllers; empty where it has another BLAS."""
     libraries = [library for library in _blas() if library.internal_api == "openblas"]
     if len(libraries) > 1:
         libraries = [library for library in libraries if "numpy" in library.filepath]
-    for library in libraries:
+    return libraries
+
+
+def _lend_threads(lend):
+    """Give OpenMP's threads to NumPy's OpenBLAS, or give it back its own."""
+    for library in openblas():
         register = _symbol(library.dynlib, "openblas_set_threads_callback_function")
         if register is None or library.threading_layer != "pthreads":
             continue

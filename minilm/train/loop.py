@@ -19,6 +19,7 @@ from typing import NoReturn
 import numpy as np
 
 from .._kernels import registry
+from .._kernels.process import tune_process
 from .._kernels.registry import use_backend
 from ..checkpoint import CheckpointError, newest, save, save_model, steps
 from ..config import TrainConfig
@@ -74,6 +75,7 @@ def run(
         if registry.backend() != "auto":
             for op in registry.OPS + registry.UPDATES:  # before any work is done
                 registry.load(op, registry.backend())
+        tune_process()
         began = time.perf_counter()
         material = folder.prepare(config, resume, reporter.note)
         folder.sweep(config.folder)

@@ -204,7 +204,10 @@ GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "gpt2_training.js
 def test_ten_training_losses_equal_pytorchs(case, dtype, backend):
     # Losses near 4 that have gone through 10 steps: 1e-5 and 1e-10, absolute, are the bars of the project.
     np.testing.assert_allclose(
-        gpt2_training.ours(case, dtype), GOLDEN["losses"][case][dtype], rtol=0, atol={"float32": 1e-5, "float64": 1e-10}[dtype]
+        gpt2_training.ours(case, dtype),
+        GOLDEN["losses"][case][dtype],
+        rtol=0,
+        atol={"float32": 1e-5, "float64": 1e-10}[dtype],
     )
 
 

@@ -147,6 +147,19 @@ def test_reading_an_index_written_to_later_makes_no_difference():
     assert x.grad.tolist() == [2.0, 0.0, 1.0, 0.0]
 
 
+def test_an_empty_list_is_an_index():
+    x = Tensor(np.ones((2, 3)), requires_grad=True)
+    assert x[[]].shape == (0, 3)
+    assert x[:, []].shape == (2, 0)
+
+
+def test_parts_read_several_times_over_gather_every_gradient():
+    x = Tensor(np.arange(4.0), requires_grad=True)
+    again = np.array([0, 0, 2])
+    (x[again].sum() + x[again[:2]].sum() + x[1:].sum() + x[x > 2].sum() + x[again].sum() + x.sum()).backward()
+    assert x.grad.tolist() == [7.0, 2.0, 4.0, 3.0]
+
+
 # ---- what a NumPy user expects besides
 
 

@@ -10,6 +10,7 @@ from minilm.tensor import Tensor
 from minilm.tensor.core import primitive
 
 from . import judge
+from .draws import Case
 from .primitive_cases import CASES
 
 ROUNDED = {"einsum": 1e-12, "matmul": 1e-12}  # sums in another order; the others are NumPy's calls, bit for bit but erf
@@ -122,6 +123,20 @@ def test_each_input_gets_its_gradient_in_its_own_dtype(name):
     assert y.dtype == np.float64
     y.sum().backward()
     assert (a.grad.dtype, b.grad.dtype) == (np.float32, np.float64)
+
+
+def test_einsum_with_a_letter_of_its_own_and_dots_that_broadcast():
+    shapes = (1, 3, 2), (4, 3), (1,)
+    arrays = [np.random.default_rng(i).standard_normal(shape) for i, shape in enumerate(shapes)]
+    subscripts = "...ij,...i,...->..."
+    judge.check_gradient(
+        Case(
+            arrays,
+            lambda *xs: np.einsum(subscripts, *xs),
+            lambda *xs: primitive("einsum", *xs, subscripts=subscripts),
+        ),
+        np.random.default_rng(0),
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-18, 1e18])
