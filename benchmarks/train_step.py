@@ -138,9 +138,10 @@ def compare(size, rounds, steps, threads):
     ratios = np.array(medians["minilm"]) / np.array(medians["torch"])
     *_, T, B, _, _, _ = SIZES[size]
     for side, times in medians.items():
-        ms = 1e3 * np.array(times)
-        print(f"{side:<8}{np.median(ms):9.2f} ms a step ({ms.min():.2f} to {ms.max():.2f}), {B * T / np.median(times):,.0f} tokens/s")
-    print(f"ratio   {np.median(ratios):9.3f} minilm / torch ({ratios.min():.3f} to {ratios.max():.3f}, {rounds} rounds of {steps})")
+        ms, speed = 1e3 * np.array(times), B * T / np.median(times)
+        print(f"{side:<8}{np.median(ms):9.2f} ms a step ({ms.min():.2f} to {ms.max():.2f}), {speed:,.0f} tokens/s")
+    spread = f"{ratios.min():.3f} to {ratios.max():.3f}, {rounds} rounds of {steps}"
+    print(f"ratio   {np.median(ratios):9.3f} minilm / torch ({spread})")
 
 
 def main():

@@ -123,6 +123,8 @@ def _replaced(grad: Any, changed: Any, as_tensor: Callable | None) -> Any:
 
 
 def _saved(node: Node, as_tensor: Callable | None) -> tuple:
+    assert node.kernel is not None
+    assert node.seal is not None
     op = node.kernel.op
     if node.saved is _FREED:
         raise RuntimeError(

@@ -13,6 +13,7 @@ import numpy as np
 from . import seeds
 from ._kernels.registry import kernel
 from .tensor import Tensor, apply, as_tensor
+from .tensor.core import primitive
 
 __all__ = [
     "cross_entropy",
@@ -110,7 +111,7 @@ def gelu(input: Any, approximate: str = "none") -> Tensor:
 def relu(input: Any) -> Tensor:
     """Return max(x, 0), with gradient 0 at 0."""
     x = as_tensor(input)
-    return np.where(x._data > 0, x, np.zeros((), x.dtype))
+    return primitive("where", x, np.zeros((), x.dtype), condition=x._data > 0)
 
 
 def sigmoid(input: Any) -> Tensor:
@@ -163,7 +164,7 @@ def cross_entropy(
     V = z.shape[1 if z.ndim > 1 else 0]
     counted = t._data[t._data != ignore_index]
     _in_range("cross_entropy", "labels", counted, V, f"Labels to leave out must be ignore_index, {ignore_index}.")
-    rows = z.reshape(-1, V) if z.ndim <= 2 else np.moveaxis(z, 1, -1).reshape(-1, V)
+    rows = z.reshape(-1, V) if z.ndim <= 2 else z.transpose(0, *range(2, z.ndim), 1).reshape(-1, V)
     loss = apply(
         kernel("cross_entropy"),
         rows,
@@ -193,10 +194,10 @@ def dropout(input: Any, p: float = 0.5, training: bool = True, *, rng: np.random
     Mathematics: _kernels/dropout/dropout.py.
     """
     x = as_tensor(input)
-    if not _drops("dropout", p, training, rng):
+    if (seed := _seed("dropout", p, training, rng)) is None:
         return x
     _floating("dropout", x)
-    return x * 0.0 if p == 1.0 else apply(kernel("dropout"), x, p=float(p), seed=seeds.draw(rng))
+    return x * 0.0 if p == 1.0 else apply(kernel("dropout"), x, p=float(p), seed=seed)
 
 
 def scaled_dot_product_attention(
@@ -235,9 +236,9 @@ def scaled_dot_product_attention(
             )
     if len(lead) != 1:  # the op has one batch axis
         if bias is not None and bias.ndim > 3:
-            bias = np.broadcast_to(bias, (*lead, *bias.shape[-3:])).reshape(-1, *bias.shape[-3:])
+            bias = (bias + np.zeros((*lead, 1, 1, 1), bias.dtype)).reshape(-1, *bias.shape[-3:])
         q, k, v = (t.reshape(-1, *t.shape[-3:]) for t in (q, k, v))
-    dropping = _drops("scaled_dot_product_attention", dropout_p, True, rng)
+    seed = _seed("scaled_dot_product_attention", dropout_p, True, rng)
     out = apply(
         kernel("attention"),
         q,
@@ -247,9 +248,10 @@ def scaled_dot_product_attention(
         scale=1 / math.sqrt(D) if scale is None else float(scale),
         causal=is_causal,
         offset=query_offset,
-        dropout=float(dropout_p),
-        seed=seeds.draw(rng) if dropping and rng is not None else 0,
+        dropout=float(dropout_p) if dropout_p < 1 else 0.0,
+        seed=seed or 0,
     )
+    out = out if dropout_p < 1 else out * 0.0
     return out if len(lead) == 1 else out.reshape(*lead, H, T, v.shape[-1])
 
 
@@ -257,12 +259,13 @@ def scaled_dot_product_attention(
 
 
 def _check_attention(q: Tensor, k: Tensor, v: Tensor, enable_gqa: bool) -> None:
-    op, shapes = "scaled_dot_product_attention", "got query {}, key {}, value {}.".format(q.shape, k.shape, v.shape)
+    op, shapes = "scaled_dot_product_attention", f"got query {q.shape}, key {k.shape}, value {v.shape}."
     if min(q.ndim, k.ndim, v.ndim) < 3:
         raise ValueError(f"{op}: query, key and value must be (..., H, T, D); {shapes}")
     if q.shape[:-3] != k.shape[:-3] or k.shape[:-1] != v.shape[:-1] or q.shape[-1] != k.shape[-1]:
         raise ValueError(
-            f"{op}: leading axes must be equal, key and value must agree in heads and length, query and key in D; {shapes}"
+            f"{op}: leading axes must be equal, key and value must agree in heads and length, query and key in D; "
+            + shapes
         )
     H, G = q.shape[-3], k.shape[-3]
     if H != G and not (enable_gqa and G and H % G == 0):
@@ -278,14 +281,15 @@ def _additive(mask: Tensor, dtype: np.dtype) -> Tensor:
     return mask.astype(dtype)
 
 
-def _drops(op: str, p: float, training: bool, rng: np.random.Generator | None) -> bool:
+def _seed(op: str, p: float, training: bool, rng: np.random.Generator | None) -> int | None:
+    """Draw the seed of a dropout, or return None where nothing is dropped."""
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"{op}: the probability of dropping must lie in [0, 1]; got {p}.")
     if not training or p == 0.0:
-        return False
+        return None
     if rng is None:
         raise ValueError(f"{op}: dropping at random needs rng, a numpy.random.Generator; pass rng or training=False.")
-    return True
+    return seeds.draw(rng)
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
@@ -317,7 +321,9 @@ def _last_axis(op: str, x: Tensor, **vectors: Tensor | None) -> None:
     C = x.shape[-1] if x.ndim else 0
     if not x.ndim or any(v is not None and v.shape != (C,) for v in vectors.values()):
         got = ", ".join(f"{name} {v.shape}" for name, v in vectors.items() if v is not None)
-        raise ValueError(f"{op}: {' and '.join(vectors)} must have the shape of the last axis of input {x.shape}; got {got}.")
+        raise ValueError(
+            f"{op}: {' and '.join(vectors)} must have the shape of the last axis of input {x.shape}; got {got}."
+        )
     _same_dtype(op, input=x, **vectors)
 
 

@@ -28,12 +28,16 @@ def generate(
     ValueError for an empty prompt or an option out of range; IndexError for a token id out of range.
     """
     if not len(prompt):
-        raise ValueError("generate: the prompt must hold at least one token; got none. Start with an end-of-text token.")
+        raise ValueError(
+            "generate: the prompt must hold at least one token; got none. Start with an end-of-text token."
+        )
     if max_new_tokens < 0:
         raise ValueError(f"generate: max_new_tokens must be at least 0; got {max_new_tokens}.")
     _check(temperature, top_k, top_p)
     if temperature > 0 and rng is None:
-        raise ValueError("generate: sampling needs rng, a numpy.random.Generator; or take temperature=0, the likeliest.")
+        raise ValueError(
+            "generate: sampling needs rng, a numpy.random.Generator; or take temperature=0, the likeliest."
+        )
     return _tokens(model, prompt, max_new_tokens, (temperature, top_k, top_p), rng, stop_tokens, use_cache)
 
 

@@ -19,7 +19,7 @@ AGAINST_REFERENCE = {np.float32: 2e-6, np.float64: 1e-12}
 MODEL_SIZES = ("nanogpt", "gpt2", "bert")
 
 
-class ids:  # noqa: N801 - reads as a word in the table
+class ids:
     """Integers below ``high``; every seventh is ``ignored``, if that is given.  ``shape`` may be ()."""
 
     def __init__(self, shape: tuple[int, ...], high: int, ignored: int | None = None):
@@ -32,7 +32,7 @@ class ids:  # noqa: N801 - reads as a word in the table
         return values
 
 
-class masked:  # noqa: N801
+class masked:
     """Normal numbers of ``shape``, a third of them -inf, and all of the first row, if there are rows."""
 
     def __init__(self, *shape: int):
@@ -84,9 +84,9 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "tall": _attention((1, 2, 130, 33), (1, 2, 130, 33), (1, 2, 130, 33), (130, 1), dropout=0.1, seed=5),
         "no queries": _attention((2, 2, 0, 4), (2, 2, 3, 4), (2, 2, 3, 4)),
         "no keys": _attention((2, 2, 3, 4), (2, 2, 0, 4), (2, 2, 0, 4)),
-        "nanogpt": _attention(*[(12, 4, 64, 32)] * 3, scale=32**-0.5, causal=True),
-        "gpt2": _attention(*[(4, 12, 512, 64)] * 3, scale=0.125, causal=True),
-        "bert": _attention(*[(8, 12, 128, 64)] * 3, (8, 1, 1, 128), scale=0.125, dropout=0.1, seed=1),
+        "nanogpt": _attention((12, 4, 64, 32), (12, 4, 64, 32), (12, 4, 64, 32), scale=32**-0.5, causal=True),
+        "gpt2": _attention((4, 12, 512, 64), (4, 12, 512, 64), (4, 12, 512, 64), scale=0.125, causal=True),
+        "bert": _attention((8, 12, 128, 64), (8, 12, 128, 64), (8, 12, 128, 64), (8, 1, 1, 128), dropout=0.1, seed=1),
     },
     "cross_entropy": {
         "one": _cross_entropy(1, 1),
@@ -151,6 +151,7 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "conv1d": ({"x": (3, 5, 7), "w": (7, 4), "b": (4,)}, {"transposed": False}),
         "vector": ({"x": (7,), "w": (4, 7), "b": None}, {"transposed": True}),
         "empty": ({"x": (0, 7), "w": (4, 7), "b": (4,)}, {"transposed": True}),
+        "no inputs": ({"x": (3, 0), "w": (4, 0), "b": (4,)}, {"transposed": True}),
         "nanogpt": ({"x": (12, 64, 128), "w": (512, 128), "b": None}, {"transposed": True}),
         "gpt2": ({"x": (256, 768), "w": (768, 3072), "b": (3072,)}, {"transposed": False}),
     },
@@ -177,7 +178,9 @@ for _op in ("softmax", "log_softmax"):
     }
 
 
-def sample(op: str, size: str, dtype: Any = np.float64, seed: int = 0) -> tuple[list[np.ndarray | None], dict[str, Any]]:
+def sample(
+    op: str, size: str, dtype: Any = np.float64, seed: int = 0
+) -> tuple[list[np.ndarray | None], dict[str, Any]]:
     """Return the arrays and the static arguments of one case, always the same for the same arguments."""
     arrays, static = SIZES[op][size]
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ import pytest
 
 from minilm import Tensor, decomposed
 from minilm._kernels import registry
-from minilm.tensor import apply, as_tensor
+from minilm.tensor import apply
 from minilm.testing import (
     AGAINST_REFERENCE,
     AGAINST_TAPE,
@@ -85,7 +85,6 @@ def test_backward_agrees_with_the_tape_through_the_reference(op, size, backend):
     assert_close(out.data, in_parts.data, AGAINST_TAPE, "out")
     for name, ours, theirs in zip(SIZES[op][size][0], leaves, through, strict=True):
         if ours is not None and ours.requires_grad:
-            assert ours.grad is not None and theirs.grad is not None, name
             assert_close(ours.grad, theirs.grad, AGAINST_TAPE, f"d{name}")
 
 

@@ -1,8 +1,8 @@
 """Settings of the whole process that long numeric work wants.  A training run asks for them; importing minilm does not.
 
-Two things cost a training step more than its mathematics should.  glibc gives large arrays back to the system as soon as
-they are freed, and the next step pays for fresh pages again.  And OpenBLAS, on AMD processors that have AVX-512, takes
-the kernels that it has for AVX2.  What each is worth is in benchmarks/LOG.md.
+Two things cost a training step more than its mathematics should.  glibc gives large arrays back to the system as soon
+as they are freed, and the next step pays for fresh pages again.  And OpenBLAS, on AMD processors that have AVX-512,
+takes the kernels that it has for AVX2.  What each is worth is in benchmarks/LOG.md.
 """
 
 import ctypes
@@ -22,8 +22,8 @@ def tune_process() -> None:
     """Keep freed memory for the next step, and let OpenBLAS use AVX-512 where the processor has it.
 
     For the whole process, and once: call it before long work, while no other thread computes.  Where the C library is
-    not glibc, or NumPy's BLAS is not an OpenBLAS that allows it, nothing is done.  Settings that were made by hand, with
-    glibc's MALLOC_ variables or OPENBLAS_CORETYPE, are left as they are.
+    not glibc, or NumPy's BLAS is not an OpenBLAS that allows it, nothing is done.  Settings that were made by hand,
+    with glibc's MALLOC_ variables or OPENBLAS_CORETYPE, are left as they are.
     """
     _keep_memory()
     _widen_blas()
@@ -48,11 +48,11 @@ def _widen_blas() -> None:
             if getattr(library, "architecture", None) not in ("Haswell", "Zen"):
                 continue
             restart = [getattr(library.dynlib, f"gotoblas_dynamic_{what}", None) for what in ("quit", "init")]
-            if None in restart:
+            if not all(restart):
                 continue
             os.environ["OPENBLAS_CORETYPE"] = "SkylakeX"  # OpenBLAS's name for its AVX-512 kernels
             try:
-                for step in restart:
+                for step in filter(None, restart):
                     step()
             finally:
                 del os.environ["OPENBLAS_CORETYPE"]

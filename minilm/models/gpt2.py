@@ -98,7 +98,7 @@ class GPT2Attention(Module):
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
         B, T, C = x.shape
-        qkv = np.split(self.c_attn(x), 3, axis=-1)  # 3 x (B, T, C)
+        qkv: Any = np.split(self.c_attn(x), 3, axis=-1)  # 3 x (B, T, C)
         q, k, v = (t.reshape(B, T, self.n_head, C // self.n_head).swapaxes(1, 2) for t in qkv)  # (B, H, T, D)
         past = 0
         if cache is not None:

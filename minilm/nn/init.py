@@ -47,7 +47,9 @@ def trunc_normal(
     ValueError where the interval lies more than 6 std from the mean, where drawing again would not end.
     """
     if not (low < high and low < mean + 6 * std and high > mean - 6 * std):
-        raise ValueError(f"trunc_normal: [low, high] must hold likely values of N({mean}, {std}²); got [{low}, {high}].")
+        raise ValueError(
+            f"trunc_normal: [low, high] must hold likely values of N({mean}, {std}²); got [{low}, {high}]."
+        )
     values = mean + std * rng.standard_normal(shape)
     while (outside := (values < low) | (values > high)).any():
         values[outside] = mean + std * rng.standard_normal(int(outside.sum()))

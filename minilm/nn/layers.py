@@ -1,6 +1,7 @@
-"""The parts that models are built of.  Names, attributes and first values are those of torch.nn where it has the part."""
+"""The parts that models are built of.  Names, attributes and first values are torch.nn's where it has the part."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,7 @@ class Sequential(Module):
         return x
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "gelu": F.gelu,
     "gelu_new": lambda x: F.gelu(x, "tanh"),
     "gelu_pytorch_tanh": lambda x: F.gelu(x, "tanh"),

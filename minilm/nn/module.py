@@ -63,7 +63,7 @@ class Module:
         return (module for _, module in self.named_modules())
 
     def named_parameters(self, remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
-        """Yield (dotted name, parameter); one that is shared comes once, under its first name, unless told otherwise."""
+        """Yield (dotted name, parameter); a shared one comes once, under its first name, unless told otherwise."""
         seen: set[int] = set()
         for prefix, module in self.named_modules():
             for name, value in vars(module).items():

@@ -294,7 +294,7 @@ def as_tensor(value: Any, like: Tensor | None = None) -> Tensor:
     """
     if isinstance(value, Tensor):
         return value
-    if like is not None and isinstance(value, (bool, int, float)):
+    if like is not None and type(value) in (bool, int, float):  # np.float64 is a float too, but keeps its dtype
         dtype = like._data.dtype
         return wrap(np.asarray(value, dtype if dtype.kind == "f" else np.result_type(dtype, value)))
     tensor = Tensor(value)

@@ -14,12 +14,14 @@ are folded into rows first, because np.matmul would make one small product per l
 Derivation: linear.md.
 """
 
+from math import prod
+
 import numpy as np
 
 
 def linear_forward(x, w, b, *, transposed):  # (..., C), (F, C) or (C, F), (F,) -> (..., F)
     W = w.swapaxes(0, 1) if transposed else w
-    rows = x.reshape(-1, x.shape[-1])  # (N, C)
+    rows = x.reshape(prod(x.shape[:-1]), x.shape[-1])  # (N, C)
     y = rows @ W  # (N, F)
     if b is not None:
         y += b
@@ -28,7 +30,8 @@ def linear_forward(x, w, b, *, transposed):  # (..., C), (F, C) or (C, F), (F,) 
 
 def linear_backward(dy, saved, needs):
     x, w, transposed = saved
-    x_rows, dy_rows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    N = prod(x.shape[:-1])
+    x_rows, dy_rows = x.reshape(N, x.shape[-1]), dy.reshape(N, dy.shape[-1])
     dx = dw = db = None
     if needs[0]:
         dx = (dy_rows @ (w if transposed else w.T)).reshape(x.shape)
