@@ -3,14 +3,13 @@
 from ._kernels.registry import BackendUnavailable, use_backend
 from ._kernels.threads import get_num_threads, set_num_threads
 from .autograd import decomposed, enable_grad, no_grad
-from .derivatives import checkpoint, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+from .derivatives import grad, hessian, hvp, jacobian, jvp, recompute, value_and_grad, vjp
 from .tensor import Tensor
 
 __version__ = "0.1.0"
 __all__ = [
     "BackendUnavailable",
     "Tensor",
-    "checkpoint",
     "decomposed",
     "enable_grad",
     "get_num_threads",
@@ -20,6 +19,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "no_grad",
+    "recompute",
     "set_num_threads",
     "use_backend",
     "value_and_grad",

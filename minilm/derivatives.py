@@ -139,7 +139,7 @@ def hessian(f: Callable, argnum: int = 0) -> Callable:
     return jacobian(grad(f, argnum), argnum)
 
 
-def checkpoint(f: Callable, *args: Any) -> Tensor:
+def recompute(f: Callable, *args: Any) -> Tensor:
     """Return f(*args) without keeping what its ops save: the backward pass runs ``f`` again.
 
     Memory for time, one segment of a network at a time.  ``f`` gives one Tensor and must compute the same when it is
@@ -159,7 +159,7 @@ def checkpoint(f: Callable, *args: Any) -> Tensor:
 
     with autograd.no_grad(), seeds.logged() as drawn:
         out = run([wrap(t._data) for t in inputs])
-    _one_tensor("checkpoint", out)
+    _one_tensor("recompute", out)
 
     def run_again(dy, saved, needs):
         with autograd.enable_grad(), seeds.replayed(drawn):
@@ -169,7 +169,7 @@ def checkpoint(f: Callable, *args: Any) -> Tensor:
             autograd.backward(again.node, dy)
         return tuple(t.grad for t in leaves)
 
-    kernel = Kernel("checkpoint", "numpy", f, run_again)
+    kernel = Kernel("recompute", "numpy", f, run_again)
     node = autograd.Node(kernel, tuple(t.node for t in inputs), tuple(t._data for t in inputs))
     return wrap(out._data, node)
 

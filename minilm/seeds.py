@@ -16,7 +16,7 @@ def draw(rng: np.random.Generator) -> int:
         seed = int(rng.integers(0, 2**64, dtype=np.uint64))
     elif (seed := next(again, -1)) < 0:
         raise RuntimeError(
-            "checkpoint: the function drew more seeds when it ran again than at first. It must compute the same twice."
+            "recompute: the function drew more seeds when it ran again than at first. It must compute the same twice."
         )
     if (log := _log.get()) is not None:
         log.append(seed)

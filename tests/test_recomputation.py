@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import minilm
-from minilm import Tensor, checkpoint, no_grad
+from minilm import Tensor, no_grad, recompute
 from minilm import functional as F
 
 
@@ -24,7 +24,7 @@ def block(rng, w, p=0.3):
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_checkpoint_changes_no_bit_and_draws_the_same_seeds(nested):
+def test_recompute_changes_no_bit_and_draws_the_same_seeds(nested):
     def run(through):
         rng = np.random.default_rng(0)
         draw = np.random.default_rng(1).standard_normal
@@ -37,11 +37,11 @@ def test_checkpoint_changes_no_bit_and_draws_the_same_seeds(nested):
         z.sum().backward()
         return y._data, x.grad, w.grad, v.grad if nested else 0, rng.integers(2**63)
 
-    for plain, again in zip(run(lambda f, x: f(x)), run(checkpoint), strict=True):
+    for plain, again in zip(run(lambda f, x: f(x)), run(recompute), strict=True):
         np.testing.assert_array_equal(plain, again)
 
 
-def test_checkpoint_saves_memory():
+def test_recompute_saves_memory():
     def peak(through):
         x = Tensor(np.ones(2**15, np.float32), requires_grad=True)
         segment = lambda x: np.tanh(np.tanh(np.tanh(np.tanh(x * 1.01) * 1.01) * 1.01) * 1.01)  # noqa: E731
@@ -55,27 +55,27 @@ def test_checkpoint_saves_memory():
         tracemalloc.stop()
         return top / x.nbytes, x.grad
 
-    (plain, one), (saved, two) = peak(lambda f, x: f(x)), peak(checkpoint)
+    (plain, one), (saved, two) = peak(lambda f, x: f(x)), peak(recompute)
     np.testing.assert_array_equal(one, two)
     assert plain > 32  # 8 segments of 4 results
     assert saved < 18  # the inputs of 8 segments, one segment whole, and what is on its way
 
 
-def test_checkpoint_passes_what_is_not_an_array_and_gives_integers_none():
+def test_recompute_passes_what_is_not_an_array_and_gives_integers_none():
     w, ids = leaf(4, 3), np.array([1, 1, 2])
-    y = checkpoint(lambda ids, w, mask, scale: F.embedding(ids, w) * scale if mask is None else None, ids, w, None, 2.0)
+    y = recompute(lambda ids, w, mask, scale: F.embedding(ids, w) * scale if mask is None else None, ids, w, None, 2.0)
     y.sum().backward()
     np.testing.assert_array_equal(w.grad[:, 0], [0.0, 4.0, 2.0, 0.0])
 
 
-def test_checkpoint_off_the_tape_or_in_parts_is_the_call_itself():
+def test_recompute_off_the_tape_or_in_parts_is_the_call_itself():
     with no_grad():
-        assert not checkpoint(np.exp, leaf(2)).requires_grad
-    second = minilm.grad(minilm.grad(lambda x: checkpoint(lambda x: x**3, x)))(2.0)
+        assert not recompute(np.exp, leaf(2)).requires_grad
+    second = minilm.grad(minilm.grad(lambda x: recompute(lambda x: x**3, x)))(2.0)
     assert second.item() == 12.0
 
 
-def test_checkpoint_of_a_function_that_changes_its_mind_says_so():
+def test_recompute_of_a_function_that_changes_its_mind_says_so():
     calls, rng = [], np.random.default_rng(0)
 
     def f(x):
@@ -84,16 +84,16 @@ def test_checkpoint_of_a_function_that_changes_its_mind_says_so():
             x = F.dropout(x, 0.5, rng=rng)
         return x
 
-    y = checkpoint(f, leaf(3))
+    y = recompute(f, leaf(3))
     with pytest.raises(RuntimeError, match="must compute the same"):
         y.sum().backward()
     with pytest.raises(TypeError, match="one Tensor, got tuple"):
-        checkpoint(lambda x: (x, x), leaf(3))
+        recompute(lambda x: (x, x), leaf(3))
 
 
-def test_checkpoint_catches_a_write_into_its_input():
+def test_recompute_catches_a_write_into_its_input():
     x = leaf(3)
-    y = checkpoint(np.exp, x)
+    y = recompute(np.exp, x)
     x.data[0] = 5
-    with pytest.raises(RuntimeError, match=r"checkpoint: .*written to"):
+    with pytest.raises(RuntimeError, match=r"recompute: .*written to"):
         y.sum().backward()
