@@ -140,7 +140,7 @@ def hessian(f: Callable, argnum: int = 0) -> Callable:
 
 
 def recompute(f: Callable, *args: Any) -> Tensor:
-    """Return f(*args) without keeping what its ops save: the backward pass runs ``f`` again.
+    """Return f(*args) without keeping what its ops save: the backward pass runs ``f`` again (activation checkpointing).
 
     Memory for time, one segment of a network at a time.  ``f`` gives one Tensor and must compute the same when it is
     called again; seeds that its dropouts draw are drawn again.  Gradients of tensors that ``f`` closes over (a

@@ -1,5 +1,7 @@
 """Draw the seeds of random ops from a generator, so that a recomputation can draw the same ones again."""
 
+from __future__ import annotations  # naming np.random.Generator would import numpy.random, a third of our import
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -116,6 +115,8 @@ def use_backend(name: str) -> Iterator[None]:
 
 def _check_name(name: str, names: tuple[str, ...]) -> None:
     if name not in names:
+        from difflib import get_close_matches
+
         hint = "".join(f" Did you mean {match!r}?" for match in get_close_matches(name, names, n=1))
         raise ValueError(f"no backend named {name!r}; the backends are {', '.join(names)}.{hint}")
 

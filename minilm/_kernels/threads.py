@@ -15,7 +15,6 @@ import sys
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 
 OPENBLAS_NAMES = ("{}", "{}64_", "scipy_{}", "scipy_{}64_")  # NumPy's wheels rename what they bring
 
@@ -141,6 +140,8 @@ def _default():
         return int(asked)
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
+    from pathlib import Path
+
     mine = os.sched_getaffinity(0)
     cores = set()
     for cpu in mine:
