@@ -29,7 +29,7 @@ def draw(log: Path, path: Path, bigram: float | None = None) -> bool:
     axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
     width = max(1, min(SMOOTH, len(losses) // 20))
     smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
-    axes.plot(steps[width - 1 :], smooth, color="tab:blue", linewidth=1.5, label="training")
+    axes.plot(steps[width // 2 :][: len(smooth)], smooth, color="tab:blue", linewidth=1.5, label="training")
     if evaluated:
         axes.plot(*zip(*evaluated, strict=True), "o-", color="tab:orange", markersize=4, label="validation")
     if bigram is not None:

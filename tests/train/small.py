@@ -36,6 +36,7 @@ OPTIONS = {
     "batch_size": 4,
     "accumulate": 2,
     "block_size": 8,
+    "lr": 1e-3,
     "warmup": 5,
     "eval_every": 7,
     "eval_batches": 2,
@@ -45,6 +46,7 @@ OPTIONS = {
     "model.n-head": 2,
     "model.n-embd": 16,
     "model.dropout": 0.2,
+    "model.bias": True,
 }
 
 
@@ -63,7 +65,11 @@ def options(folder, **changed):
     values = OPTIONS | {"data": str(text), "out": str(folder / "run")}
     values |= {name.replace("__", ".").replace("_", "-"): value for name, value in changed.items()}
     values = {name.replace("_", "-"): value for name, value in values.items()}
-    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+    return [
+        f"--{name}={str(value).lower() if value is True else value}"
+        for name, value in values.items()
+        if value is not None
+    ]
 
 
 def small(folder, **changed):

@@ -115,15 +115,18 @@ def script(monkeypatch, losses):
 
 
 def test_patience_stops_and_keeps_the_best_weights(tmp_path, monkeypatch):
-    script(monkeypatch, [3.0, 2.0, 2.5, 2.0, 1.0])
+    script(monkeypatch, [3.0, 3.5, 2.0, 2.5, 2.0, 1.0])
+    judged = []
+    monkeypatch.setattr(causal_lm, "final_losses", lambda model, *_: judged.append(model.state_dict()) or (0.0, 0.0))
     config = small(tmp_path, eval_every=3, patience=2, checkpoint_every=3, keep=9)
     result = run(config)
-    assert (result.steps, result.stopped_early) == (12, True)
-    best, last = (load(config.folder / "checkpoints", step).arrays for step in (6, 12))
+    assert (result.steps, result.stopped_early) == (15, True)
+    best, last = (load(config.folder / "checkpoints", step).arrays for step in (9, 15))
     kept = load_model(config.folder)[1]
     for name, array in kept.items():
         np.testing.assert_array_equal(array, best["model"][name])
         np.testing.assert_array_equal(array, last["best"][name])
+        np.testing.assert_array_equal(array, judged[0][name])
     assert any((kept[name] != array).any() for name, array in last["model"].items())
     assert "best" not in best
 
