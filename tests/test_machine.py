@@ -1,0 +1,149 @@
+"""Instruction sets, threads and settings of the process: what they are, that they are right, and bad requests."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import minilm
+from minilm._kernels import cpu, registry
+
+
+def python(code, **env):
+    """Run the code in a process of its own; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=os.environ | {"OMP_NUM_THREADS": "2"} | env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def built():
+    """The instruction sets that the Cython kernels were built for and this processor has; none without a compiler."""
+    try:
+        registry.load("gelu", "cython")
+    except registry.BackendUnavailable:
+        if "cython" in os.environ.get("MINILM_REQUIRE", "").split():
+            raise
+        return []
+    return [isa for isa in cpu.isas() if isa != "base"]
+
+
+JUDGE = """
+import numpy as np
+from minilm._kernels import cpu, registry
+from minilm.testing import AGAINST_REFERENCE, MODEL_SIZES, SIZES, assert_close, sample
+for op in registry.OPS:
+    for size in SIZES[op]:
+        if size in MODEL_SIZES:
+            continue
+        arrays, static = sample(op, size, np.float32)
+        needs = tuple(a is not None and a.dtype.kind == "f" for a in arrays)
+        got, want = [], []
+        for results, backend in ((got, "cython"), (want, "numpy")):
+            kernel = registry.load(op, backend)
+            out, saved = kernel.forward(*arrays, **static)
+            results += [np.asarray(out), *kernel.backward(np.ones_like(out), saved, needs)]
+        for a, b in zip(got, want, strict=True):
+            if b is not None:
+                assert_close(a, b, AGAINST_REFERENCE[np.float32], f"{op} {size}")
+print(cpu.isa())
+"""
+
+
+@pytest.mark.parametrize("isa", built())
+def test_every_instruction_set_agrees_with_the_reference(isa):
+    assert python(JUDGE, MINILM_CPU=isa) == isa
+
+
+@pytest.mark.skipif(not built(), reason="the Cython kernels were not built here")
+def test_an_instruction_set_that_does_not_exist_is_refused():
+    code = """
+from minilm._kernels import cpu
+try:
+    cpu.isa()
+except ValueError as error:
+    print(error)
+"""
+    assert "MINILM_CPU: must be one of" in python(code, MINILM_CPU="x86_64_v9")
+
+
+def test_the_number_of_threads_is_one_knob():
+    before = minilm.get_num_threads()
+    try:
+        minilm.set_num_threads(1)
+        assert minilm.get_num_threads() == 1
+        from threadpoolctl import threadpool_info
+
+        blas = [pool["num_threads"] for pool in threadpool_info() if "numpy" in pool["filepath"]]
+        assert all(n == 1 for n in blas)
+    finally:
+        minilm.set_num_threads(before)
+    for wrong in (0, -1, 1.5, True, "2"):
+        with pytest.raises(ValueError, match="n must be a whole number of at least 1"):
+            minilm.set_num_threads(wrong)
+
+
+def test_a_forked_child_computes_and_does_not_hang():
+    code = """
+import os, numpy as np, minilm
+from minilm import functional as F
+x = np.ones((512, 512), np.float32)
+F.gelu(x @ x)
+child = os.fork()
+if child == 0:
+    ok = bool(np.isfinite(F.gelu(x @ x).data).all()) and minilm.get_num_threads() == 1
+    os._exit(0 if ok else 1)
+print(os.waitpid(child, 0)[1])
+"""
+    assert python(code) == "0"
+
+
+TUNED = """
+import os, numpy as np
+from minilm._kernels.process import tune_process
+rng = np.random.default_rng(0)
+a, b = rng.standard_normal((2, 301, 301))
+before = dict(os.environ)
+tune_process()
+tune_process()
+assert dict(os.environ) == before
+for dtype, tolerance in ((np.float32, 1e-5), (np.float64, 1e-13)):
+    got = a.astype(dtype) @ b.astype(dtype)
+    want = np.einsum("ij,jk->ik", a, b, optimize=False)
+    assert abs(got - want).max() <= tolerance * abs(want).max()
+assert abs(np.linalg.solve(a, a @ b) - b).max() < 1e-8
+if hasattr(os, "sched_getaffinity"):
+    import resource
+    def faults():
+        start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            [np.ones(1 << 18, np.float32) for _ in range(8)]  # 1 MB each, below what NumPy puts on huge pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start
+    faults()
+    print(faults())
+"""
+
+
+def test_a_tuned_process_computes_the_same_and_reuses_its_memory():
+    printed = python(TUNED)
+    if sys.platform.startswith("linux") and os.confstr("CS_GNU_LIBC_VERSION"):
+        assert int(printed) < 200  # of 160 arrays of 256 pages; without tuning most are touched anew
+
+
+def test_importing_leaves_small_numbers_alone():
+    """A library linked with -ffast-math would set flush-to-zero for the whole process."""
+    code = """
+import numpy as np
+from minilm import functional as F
+F.gelu(np.ones(3, np.float32))
+print(np.float32(1e-45) / np.float32(1.0) > 0)
+"""
+    assert python(code) == "True"
+    assert np.float32(1e-45) > 0
