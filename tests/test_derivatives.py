@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 import minilm
 from minilm import Tensor, grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from minilm import functional as F
 
-torch = pytest.importorskip("torch")
 TF = torch.nn.functional
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 BAR = 1e-10

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 import minilm
 from minilm import nn
 from minilm.models.gpt2 import GPT2Config, GPT2LMHeadModel
 from minilm.testing import AGAINST_PYTORCH, assert_close, check_grad
 from tests.golden import gpt2_training
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 TINY = {"vocab_size": 31, "n_positions": 12, "n_embd": 24, "n_layer": 2, "n_head": 3, "initializer_range": 0.3}
 STILL = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}

@@ -85,7 +85,8 @@ def test_load_after_save_is_the_same_vocabulary(made, tmp_path, kind):
 
 
 def test_transformers_reads_the_folder_and_agrees(made, tmp_path):
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    import transformers
+
     for kind, tokenizer in made.items():
         tokenizer.save(tmp_path / kind)
         (tmp_path / kind / "config.json").write_text('{"model_type": "gpt2"}')  # which would add <|endoftext|>

@@ -256,7 +256,6 @@ def test_real_divergence(tmp_path):
 
 
 def test_the_picture(tmp_path):
-    pytest.importorskip("matplotlib")
     config = small(tmp_path, steps=5)
     run(config)
     assert quiet.draw(config.folder / "log.jsonl", tmp_path / "loss.png", 2.0)
