@@ -12,21 +12,34 @@ Source: Radford et al. (2019), "Language Models are Unsupervised Multitask Learn
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .. import autograd
-from .. import functional as F
-from ..nn import ACTIVATIONS, Conv1D, Dropout, Embedding, LayerNorm, Linear, Module
+from ..nn import (
+    ACTIVATIONS,
+    Conv1D,
+    Dropout,
+    Embedding,
+    KVCache,
+    LayerNorm,
+    Linear,
+    Module,
+    Sequences,
+    attend,
+    split_heads,
+)
 from ..tensor import Tensor, as_tensor
-from .outputs import BaseModelOutput, CausalLMOutput, KVCache
+from .config import Config
+from .heads import CausalLM, LastTokenClassifier, QuestionAnswerer, TokenClassifier
+from .model import Model
+from .outputs import BaseModelOutput
 
 
-@dataclass(frozen=True)
-class GPT2Config:
+@dataclass(frozen=True, kw_only=True)
+class GPT2Config(Config):
     """Sizes and choices, under HF's names; the defaults are the 124M model's."""
 
     vocab_size: int = 50257
@@ -39,49 +52,28 @@ class GPT2Config:
     resid_pdrop: float = 0.1
     embd_pdrop: float = 0.1
     attn_pdrop: float = 0.1
+    classifier_dropout: float | None = None  # of token classification; None: 0.1
     layer_norm_epsilon: float = 1e-5
     initializer_range: float = 0.02
     scale_attn_weights: bool = True
     scale_attn_by_inverse_layer_idx: bool = False
-    tie_word_embeddings: bool = True
     bos_token_id: int | None = 50256
-    eos_token_id: int | None = 50256
+    eos_token_id: int | list[int] | None = 50256
     bias: bool = True  # ours: False leaves the biases out of linear layers and norms, as nanoGPT does
 
     model_type = "gpt2"
+    aliases = {"hidden_size": "n_embd", "max_position_embeddings": "n_positions", "num_attention_heads": "n_head",
+               "num_hidden_layers": "n_layer"}  # fmt: skip
+    only = {"reorder_and_upcast_attn": (False,)}
+    inert = ("n_ctx", "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
+             "summary_use_proj")  # of the double-heads model; n_ctx repeats n_positions  # fmt: skip
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"GPT2Config: {name} must be at least 1; got {getattr(self, name)}.")
-        if self.n_embd % self.n_head:
-            raise ValueError(
-                f"GPT2Config: n_embd must divide by n_head, one equal share of the channels per head; "
-                f"got n_embd {self.n_embd} and n_head {self.n_head}."
-            )
-        if self.activation_function not in ACTIVATIONS:
-            raise ValueError(
-                f"GPT2Config: activation_function must be one of {', '.join(ACTIVATIONS)}; "
-                f"got {self.activation_function!r}."
-            )
-        for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"GPT2Config: {name} must lie in [0, 1); got {getattr(self, name)}.")
-
-    @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> "GPT2Config":
-        """Read a config.json.  ValueError for another model_type, or an option that would change the numbers."""
-        if config.get("model_type", "gpt2") != "gpt2":
-            raise ValueError(f"GPT2Config: model_type must be 'gpt2'; got {config['model_type']!r}.")
-        for name in ("reorder_and_upcast_attn", "add_cross_attention"):
-            if config.get(name):
-                raise ValueError(f"GPT2Config: {name} is not supported here; got {config[name]!r}.")
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in config.items() if name in known})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what config.json holds, as transformers writes it."""
-        return {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **asdict(self)}
+        super().__post_init__()
+        self.check_sizes("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+        self.check_divides("n_head", "n_embd")
+        self.check_choice("activation_function", ACTIVATIONS)
+        self.check_rates("resid_pdrop", "embd_pdrop", "attn_pdrop")
 
 
 class GPT2Attention(Module):
@@ -96,23 +88,17 @@ class GPT2Attention(Module):
         if config.scale_attn_by_inverse_layer_idx:
             self.scale /= layer + 1
 
-    def forward(self, x: Tensor, mask: Tensor | None, cache: KVCache | None) -> Tensor:
-        B, T, C = x.shape
+    def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
         qkv: Any = np.split(self.c_attn(x), 3, axis=-1)  # 3 x (B, T, C)
-        q, k, v = (t.reshape(B, T, self.n_head, C // self.n_head).swapaxes(1, 2) for t in qkv)  # (B, H, T, D)
-        past = 0
-        if cache is not None:
-            past = cache.length
-            k, v = cache.extend(self.layer, k, v)  # (B, H, S, D)
-        o = F.scaled_dot_product_attention(
-            *(q, k, v, mask),
-            dropout_p=self.attn_pdrop if self.training else 0.0,
-            is_causal=True,
+        q, k, v = (split_heads(t, self.n_head) for t in qkv)  # (B, H, T, D)
+        o = attend(
+            *(q, k, v, sequences),
+            layer=self.layer,
             scale=self.scale,
-            query_offset=past,
+            dropout_p=self.attn_pdrop if self.training else 0.0,
             rng=self.rng,
         )
-        return self.resid_dropout(self.c_proj(o.swapaxes(1, 2).reshape(B, T, C)))
+        return self.resid_dropout(self.c_proj(o))
 
 
 class GPT2MLP(Module):
@@ -136,16 +122,23 @@ class GPT2Block(Module):
         self.ln_2 = LayerNorm(C, eps, bias=config.bias, dtype=dtype)
         self.mlp = GPT2MLP(config, rng, dtype)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
-        x = x + self.attn(self.ln_1(x), mask, cache)
+    def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
+        x = x + self.attn(self.ln_1(x), sequences)
         return x + self.mlp(self.ln_2(x))
 
 
-class GPT2Model(Module):
-    """The blocks between the embeddings and the last norm.  All randomness, first values and dropout, is ``rng``'s."""
+class GPT2PreTrainedModel(Model):
+    config: GPT2Config
+    config_class = GPT2Config
+    base_model_prefix = "transformer"
+    not_parameters = (r"(.*\.)?h\.\d+\.attn\.(bias|masked_bias)",)  # the causal mask, in old files
+
+
+class GPT2Model(GPT2PreTrainedModel):
+    """The blocks between the embeddings and the last norm."""
 
     def __init__(self, config: GPT2Config, *, rng: np.random.Generator, dtype: Any = np.float32):
-        self.config, self.rng = config, rng
+        super().__init__(config, rng=rng, dtype=dtype)
         C, std = config.n_embd, config.initializer_range
         self.wte = Embedding(config.vocab_size, C, std=std, rng=rng, dtype=dtype)
         self.wpe = Embedding(config.n_positions, C, std=std, rng=rng, dtype=dtype)
@@ -160,84 +153,81 @@ class GPT2Model(Module):
         position_ids: Any = None,
         past_key_values: KVCache | None = None,
         output_hidden_states: bool = False,
+        lengths: Sequence[int] | None = None,
     ) -> BaseModelOutput:
         """Run the blocks.
 
         Shapes: input_ids (B, T) of integers below vocab_size; attention_mask (B, S), 0 or False where a key is padding,
-        S counting the cached positions too; position_ids (B, T), by default those that follow the cache.  A cache
-        (``new_cache``) is filled in place, and nothing is recorded then.
+        S counting the cached positions too; position_ids (B, T), by default those that follow the cache; or input_ids
+        (1, N), sequences of ``lengths`` end to end.  A cache (``new_cache``) is filled in place, off the tape.
         ValueError for a sequence that does not fit n_positions; IndexError for an id out of range.
         """
-        ids, cache = as_tensor(input_ids), past_key_values
-        if ids.ndim != 2:
-            raise ValueError(f"GPT2Model: input_ids must be (B, T), a batch of sequences; got shape {ids.shape}.")
-        (B, T), past = ids.shape, cache.length if cache is not None else 0
-        if past + T > (cache.capacity if cache is not None else self.config.n_positions):
-            raise ValueError(
-                f"GPT2Model: at most n_positions = {self.config.n_positions} tokens fit"
-                + (f" (this cache: {cache.capacity})" if cache is not None else "")
-                + f"; got {past + T}. Keep the last ones, or train with a larger n_positions."
-            )
-        if cache is not None and autograd.recording():
-            raise RuntimeError("GPT2Model: a cache is for generation; call under minilm.no_grad().")
-        positions = np.arange(past, past + T) if position_ids is None else position_ids
-        x = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
-        mask = None if attention_mask is None else _key_mask(attention_mask, B, past + T)
+        sequences = Sequences(
+            *("GPT2Model", input_ids),
+            dtype=self.dtype,
+            attention_mask=attention_mask,
+            lengths=lengths,
+            cache=past_key_values,
+            limit=self.config.n_positions,
+        )
+        positions = sequences.positions if position_ids is None else position_ids
+        x = self.drop(self.wte(as_tensor(input_ids)) + self.wpe(positions))  # (B, T, C)
         states = [x]
         for block in self.h:
-            x = block(x, mask, cache)
+            x = block(x, sequences)
             states.append(x)
         x = states[-1] = self.ln_f(x)
-        if cache is not None:
-            cache.advance(T)
-        return BaseModelOutput(x, cache, tuple(states) if output_hidden_states else None)
+        sequences.done()
+        return BaseModelOutput(x, past_key_values, tuple(states) if output_hidden_states else None)
 
     def new_cache(self, batch: int, capacity: int | None = None) -> KVCache:
         """Return an empty cache for ``batch`` sequences of up to ``capacity`` tokens, by default n_positions."""
         config = self.config
-        D = config.n_embd // config.n_head
         length = config.n_positions if capacity is None else min(capacity, config.n_positions)
-        return KVCache(config.n_layer, batch, config.n_head, length, D, self.wte.weight.dtype)
+        return KVCache(config.n_layer, batch, config.n_head, length, config.n_embd // config.n_head, self.dtype)
 
 
-class GPT2LMHeadModel(Module):
-    """GPT-2 with the head that predicts the next token; the head's matrix is the table of token vectors."""
+class GPT2LMHeadModel(GPT2PreTrainedModel, CausalLM):
+    """GPT-2 with the head that predicts the next token; the head's matrix is the table of token vectors, or its own."""
 
     def __init__(self, config: GPT2Config, *, rng: np.random.Generator, dtype: Any = np.float32):
-        self.config, self.rng = config, rng
+        super().__init__(config, rng=rng, dtype=dtype)
         self.transformer = GPT2Model(config, rng=rng, dtype=dtype)
-        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False, rng=np.random.default_rng(0), dtype=dtype)
         if config.tie_word_embeddings:
-            self.lm_head.weight = self.transformer.wte.weight
-        else:
-            self.lm_head.weight._data[...] = config.initializer_range * rng.standard_normal(self.lm_head.weight.shape)
-
-    def forward(self, input_ids: Any, labels: Any = None, **kwargs: Any) -> CausalLMOutput:
-        """Return logits (B, T, V) and, with labels (B, T), the loss: position t is judged by labels[t + 1].
-
-        Labels of -100 are left out.  The other arguments are GPT2Model's.
-        """
-        base = self.transformer(input_ids, **kwargs)
-        logits = self.lm_head(base.last_hidden_state)
-        loss = None if labels is None else next_token_loss(logits, labels)
-        return CausalLMOutput(logits, loss, base.past_key_values, base.hidden_states)
-
-    def new_cache(self, batch: int, capacity: int | None = None) -> KVCache:
-        return self.transformer.new_cache(batch, capacity)
+            rng = np.random.default_rng(0)  # the head's own first values are not kept: leave the model's rng alone
+        C, std = config.n_embd, config.initializer_range
+        self.lm_head = Linear(C, config.vocab_size, bias=False, std=std, rng=rng, dtype=dtype)
+        self.tie(self.transformer.wte)
 
 
-def next_token_loss(logits: Tensor, labels: Any) -> Tensor:
-    """Return the mean negative log-probability of each next label: logits (B, T, V), labels (B, T) -> ()."""
-    labels = as_tensor(labels)
-    if labels.shape != logits.shape[:2]:
-        raise ValueError(f"labels must have the shape of input_ids, {logits.shape[:2]}; got {labels.shape}.")
-    following = np.full(labels.shape, -100, np.int64)  # the last position has no next token
-    following[:, :-1] = labels._data[:, 1:]
-    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), following.reshape(-1))
+class GPT2ForSequenceClassification(GPT2PreTrainedModel, LastTokenClassifier):
+    def __init__(self, config: GPT2Config, *, rng: np.random.Generator, dtype: Any = np.float32):
+        super().__init__(config, rng=rng, dtype=dtype)
+        self.transformer = GPT2Model(config, rng=rng, dtype=dtype)
+        std = config.initializer_range
+        self.score = Linear(config.n_embd, config.num_labels, bias=False, std=std, rng=rng, dtype=dtype)
 
 
-def _key_mask(attention_mask: Any, B: int, S: int) -> Tensor:
-    mask = as_tensor(attention_mask)
-    if mask.shape != (B, S):
-        raise ValueError(f"GPT2Model: attention_mask must be (B, S) = ({B}, {S}); got {mask.shape}.")
-    return as_tensor(mask._data.astype(bool)[:, None, None, :])  # (B, 1, 1, S)
+class GPT2ForTokenClassification(GPT2PreTrainedModel, TokenClassifier):
+    def __init__(self, config: GPT2Config, *, rng: np.random.Generator, dtype: Any = np.float32):
+        super().__init__(config, rng=rng, dtype=dtype)
+        self.transformer = GPT2Model(config, rng=rng, dtype=dtype)
+        self.dropout = Dropout(0.1 if config.classifier_dropout is None else config.classifier_dropout, rng=rng)
+        std = config.initializer_range
+        self.classifier = Linear(config.n_embd, config.num_labels, std=std, rng=rng, dtype=dtype)
+
+
+class GPT2ForQuestionAnswering(GPT2PreTrainedModel, QuestionAnswerer):
+    def __init__(self, config: GPT2Config, *, rng: np.random.Generator, dtype: Any = np.float32):
+        super().__init__(config, rng=rng, dtype=dtype)
+        self.transformer = GPT2Model(config, rng=rng, dtype=dtype)
+        self.qa_outputs = Linear(config.n_embd, 2, std=config.initializer_range, rng=rng, dtype=dtype)
+
+
+TASKS = {
+    "base": GPT2Model,
+    "causal-lm": GPT2LMHeadModel,
+    "sequence-classification": GPT2ForSequenceClassification,
+    "token-classification": GPT2ForTokenClassification,
+    "question-answering": GPT2ForQuestionAnswering,
+}

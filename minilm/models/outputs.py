@@ -1,48 +1,55 @@
-"""What models return, under HF's names, and the cache of keys and values that generation keeps."""
+"""What models return, under HF's names; what a model was not asked for, or does not have, is None."""
 
 from dataclasses import dataclass
 
-import numpy as np
-
+from ..nn import KVCache
 from ..tensor import Tensor
-from ..tensor.core import wrap
 
-
-class KVCache:
-    """Keys and values of the positions seen so far, for every layer, in arrays that are allocated once.
-
-    Shapes: (layers, batch, heads, capacity, D) each.  ``length`` positions are filled; nothing is recorded on the tape.
-    """
-
-    def __init__(self, layers: int, batch: int, heads: int, capacity: int, D: int, dtype: np.dtype):
-        self.keys = np.zeros((layers, batch, heads, capacity, D), dtype)
-        self.values = np.zeros_like(self.keys)
-        self.capacity, self.length = capacity, 0
-
-    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of T new positions of one layer; return those of all positions so far.
-
-        Shapes: (B, H, T, D) -> (B, H, length + T, D).  ``advance`` moves ``length`` once every layer has written.
-        """
-        end = self.length + k.shape[2]
-        self.keys[layer, :, :, self.length : end] = k._data
-        self.values[layer, :, :, self.length : end] = v._data
-        return wrap(self.keys[layer, :, :, :end]), wrap(self.values[layer, :, :, :end])
-
-    def advance(self, T: int) -> None:
-        self.length += T
+States = tuple[Tensor, ...]  # the embeddings, then each block's output; the last one as the model returns it
 
 
 @dataclass
 class BaseModelOutput:
     last_hidden_state: Tensor  # (B, T, C)
     past_key_values: KVCache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None  # the embeddings, then each block's output; the last one normalized
+    hidden_states: States | None = None
+    pooler_output: Tensor | None = None  # (B, C)
 
 
 @dataclass
-class CausalLMOutput:
-    logits: Tensor  # (B, T, V)
+class HeadOutput:
+    """Of a language model (B, T, V), a classifier of sequences (B, K) or of tokens (B, T, K)."""
+
+    logits: Tensor
     loss: Tensor | None = None
     past_key_values: KVCache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
+    hidden_states: States | None = None
+
+
+@dataclass
+class QuestionAnsweringOutput:
+    start_logits: Tensor  # (B, T)
+    end_logits: Tensor  # (B, T)
+    loss: Tensor | None = None
+    hidden_states: States | None = None
+
+
+@dataclass
+class PreTrainingOutput:
+    prediction_logits: Tensor  # (B, T, V)
+    seq_relationship_logits: Tensor  # (B, 2): is the second sentence the one that followed?
+    loss: Tensor | None = None
+    hidden_states: States | None = None
+
+
+@dataclass
+class Seq2SeqOutput:
+    """Of an encoder-decoder: ``last_hidden_state`` (B, T, C) of the base model, ``logits`` of one with a head."""
+
+    last_hidden_state: Tensor | None = None
+    logits: Tensor | None = None
+    loss: Tensor | None = None
+    past_key_values: KVCache | None = None
+    decoder_hidden_states: States | None = None
+    encoder_last_hidden_state: Tensor | None = None  # (B, S, C)
+    encoder_hidden_states: States | None = None

@@ -1,21 +1,29 @@
 """Modules: parameters with a forward function, and the parts that models are built of."""
 
 from . import init
+from .cache import KVCache
 from .layers import ACTIVATIONS, Conv1D, Dropout, Embedding, LayerNorm, Linear, RMSNorm, Sequential
 from .module import Module, Parameter, functional_call, parameter
+from .sequences import Sequences, attend, attend_across, merge_heads, split_heads
 
 __all__ = [
     "ACTIVATIONS",
     "Conv1D",
     "Dropout",
     "Embedding",
+    "KVCache",
     "LayerNorm",
     "Linear",
     "Module",
     "Parameter",
     "RMSNorm",
+    "Sequences",
     "Sequential",
+    "attend",
+    "attend_across",
     "functional_call",
     "init",
+    "merge_heads",
     "parameter",
+    "split_heads",
 ]

@@ -1,28 +1,54 @@
 """First values of parameters: each returns a new array of ``shape`` drawn from ``rng``.
 
 ``fan_in`` and ``fan_out`` are a matrix's inputs and outputs, the last and the first axis, as in torch.nn.init.
+Inside ``unset()`` nothing is drawn: parameters are NaN that take no memory, until weights from a file take their place.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 Shape = tuple[int, ...]
+_unset: ContextVar[bool] = ContextVar("unset", default=False)
+
+
+@contextmanager
+def unset() -> Iterator[None]:
+    """Build modules whose values are to be loaded: no randomness is drawn and no memory taken."""
+    token = _unset.set(True)
+    try:
+        yield
+    finally:
+        _unset.reset(token)
+
+
+def is_unset(array: np.ndarray) -> bool:
+    """Whether this is a parameter's value from inside ``unset()``, which nothing has replaced yet."""
+    return array.ndim > 0 and not array.flags.writeable and not any(array.strides)
+
+
+def _hole(shape: Shape, dtype: Any) -> np.ndarray:
+    return np.broadcast_to(np.array(np.nan, dtype), shape)
 
 
 def zeros(shape: Shape, dtype: Any = np.float32) -> np.ndarray:
-    return np.zeros(shape, dtype)
+    return _hole(shape, dtype) if _unset.get() else np.zeros(shape, dtype)
 
 
 def ones(shape: Shape, dtype: Any = np.float32) -> np.ndarray:
-    return np.ones(shape, dtype)
+    return _hole(shape, dtype) if _unset.get() else np.ones(shape, dtype)
 
 
 def normal(
     rng: np.random.Generator, shape: Shape, mean: float = 0.0, std: float = 1.0, dtype: Any = np.float32
 ) -> np.ndarray:
     """Draw from N(mean, std²)."""
+    if _unset.get():
+        return _hole(shape, dtype)
     return (mean + std * rng.standard_normal(shape)).astype(dtype)
 
 
@@ -30,6 +56,8 @@ def uniform(
     rng: np.random.Generator, shape: Shape, low: float = 0.0, high: float = 1.0, dtype: Any = np.float32
 ) -> np.ndarray:
     """Draw from U[low, high)."""
+    if _unset.get():
+        return _hole(shape, dtype)
     return rng.uniform(low, high, shape).astype(dtype)
 
 
@@ -50,6 +78,8 @@ def trunc_normal(
         raise ValueError(
             f"trunc_normal: [low, high] must hold likely values of N({mean}, {std}²); got [{low}, {high}]."
         )
+    if _unset.get():
+        return _hole(shape, dtype)
     values = mean + std * rng.standard_normal(shape)
     while (outside := (values < low) | (values > high)).any():
         values[outside] = mean + std * rng.standard_normal(int(outside.sum()))

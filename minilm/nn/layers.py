@@ -15,7 +15,8 @@ from .module import Module, parameter
 class Linear(Module):
     """y = x Wᵀ + b, with weight W of shape (out_features, in_features) and bias b, or None, of (out_features,).
 
-    Both start in U[-1/√in_features, 1/√in_features), as in torch.nn.Linear.
+    Both start in U[-1/√in_features, 1/√in_features), as in torch.nn.Linear; with ``std`` W starts from N(0, std²) and
+    b from 0, as Transformers do.
     """
 
     def __init__(
@@ -24,9 +25,14 @@ class Linear(Module):
         out_features: int,
         bias: bool = True,
         *,
+        std: float | None = None,
         rng: np.random.Generator,
         dtype: Any = np.float32,
     ):
+        if std is not None:
+            self.weight = parameter(init.normal(rng, (out_features, in_features), 0.0, std, dtype))
+            self.bias = parameter(init.zeros((out_features,), dtype)) if bias else None
+            return
         bound = 1 / math.sqrt(max(in_features, 1))
         self.weight = parameter(init.uniform(rng, (out_features, in_features), -bound, bound, dtype))
         self.bias = parameter(init.uniform(rng, (out_features,), -bound, bound, dtype)) if bias else None
@@ -72,7 +78,7 @@ class Embedding(Module):
         dtype: Any = np.float32,
     ):
         weight = init.normal(rng, (num_embeddings, embedding_dim), 0.0, std, dtype)
-        if padding_idx is not None:
+        if padding_idx is not None and not init.is_unset(weight):
             weight[padding_idx] = 0
         self.padding_idx = padding_idx
         self.weight = parameter(weight)
@@ -137,11 +143,22 @@ class Sequential(Module):
         return x
 
 
-ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {  # under the names of HF's configurations
     "gelu": F.gelu,
+    "gelu_python": F.gelu,
+    "gelu_10": lambda x: np.minimum(np.maximum(F.gelu(x), -10.0), 10.0),
     "gelu_new": lambda x: F.gelu(x, "tanh"),
+    "gelu_fast": lambda x: F.gelu(x, "tanh"),
+    "gelu_accurate": lambda x: F.gelu(x, "tanh"),
     "gelu_pytorch_tanh": lambda x: F.gelu(x, "tanh"),
+    "gelu_python_tanh": lambda x: F.gelu(x, "tanh"),
+    "quick_gelu": lambda x: x * F.sigmoid(1.702 * x),
+    "leaky_relu": lambda x: np.maximum(x, 0.01 * x),
+    "linear": lambda x: x,
+    "mish": lambda x: x * np.tanh(np.maximum(x, 0.0) + np.log1p(np.exp(-abs(x)))),
     "relu": F.relu,
+    "relu2": lambda x: np.square(F.relu(x)),
+    "relu6": lambda x: np.minimum(F.relu(x), 6.0),
     "sigmoid": F.sigmoid,
     "silu": F.silu,
     "swish": F.silu,

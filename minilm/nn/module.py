@@ -84,9 +84,12 @@ class Module:
         """Return {name: array} of all parameters, shared ones once.  The arrays are the parameters' own, not copies."""
         return {name: p._data for name, p in self.named_parameters()}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> tuple[list[str], list[str]]:
+    def load_state_dict(
+        self, state: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> tuple[list[str], list[str]]:
         """Copy arrays into the parameters of the same names; return (missing names, unexpected names).
 
+        With ``assign`` the parameters take the arrays themselves where their dtype is theirs: nothing is copied.
         Nothing is changed unless everything fits.  ``strict`` raises KeyError where a name is missing or unexpected.
         A shape that differs raises ValueError either way.  Arrays are cast to the parameters' dtype.
         """
@@ -105,7 +108,11 @@ class Module:
                 )
         for name, array in state.items():
             if name in names:
-                names[name].writable()[...] = array._data if isinstance(array, Tensor) else array
+                p, value = names[name], array._data if isinstance(array, Tensor) else array
+                if assign:
+                    p._data = np.asarray(value, p.dtype)
+                else:
+                    p.writable()[...] = value
         return missing, unexpected
 
     def _name_mismatch(self, missing: list[str], unexpected: list[str], names: Mapping[str, Any]) -> str:

@@ -148,8 +148,8 @@ def test_first_values_are_those_of_the_paper():
     [
         ({"n_head": 5}, "n_embd must divide by n_head"),
         ({"activation_function": "gleu"}, "activation_function must be one of"),
-        ({"attn_pdrop": 1.5}, "attn_pdrop must lie in"),
-        ({"n_layer": 0}, "n_layer must be at least 1"),
+        ({"attn_pdrop": 1.5}, "attn_pdrop must be a rate in"),
+        ({"n_layer": 0}, "n_layer must be a whole number, at least 1"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused_by_name(change, words):

@@ -1,0 +1,108 @@
+"""Weights from a file into a model: names matched, shapes checked and, where dtypes agree, nothing copied."""
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import CheckpointError
+from ..models import Model, model_class
+from ..nn import init
+from .source import Source, open_source
+
+
+def load(
+    path: str | Path,
+    *,
+    task: str | None = None,
+    dtype: Any = np.float32,
+    rng: np.random.Generator | None = None,
+    ignore: Collection[str] = (),
+    check: bool = False,
+) -> Model:
+    """Load a published model: a folder with config.json, a GGUF or llama2.c file, or the name of one on the hub.
+
+    ``task``: which head to put on it, as in ``minilm.models.tasks``; by default the one it was saved with.  ``dtype``:
+    float32 or float64; weights that are stored in it are used where they lie in the file, others are converted.
+    ``rng`` draws dropout, and the first values of a head that the file does not have, for fine-tuning; without it such
+    a head is an error.  ``ignore``: options of the configuration to pass over.  ``check`` reads everything and refuses
+    NaN and infinities.
+    The model comes in evaluation mode; ``train()`` switches dropout on.
+
+    ValueError (CheckpointError) for files that cannot be read, names or shapes that do not fit, an option that is not
+    supported; each names the file and the field.
+    """
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"load: dtype must be float32 or float64, what the kernels compute in; got {dtype}.")
+    source = open_source(path)
+    try:
+        cls = model_class(source.config, task)
+        config = cls.config_class.from_dict(source.config, ignore)
+    except ValueError as error:
+        raise CheckpointError(f"{source.where}: {error}") from None
+    if check:
+        source.weights.check()
+    with init.unset():
+        model = cls(config, rng=rng, dtype=dtype)  # type: ignore[arg-type]
+    fill(model, source, chosen=task is not None)
+    missing = [name for name, p in model.named_parameters() if init.is_unset(p._data)]
+    if missing:
+        _start_head(model, missing, source, rng)
+    model.eval()
+    return model
+
+
+def fill(model: Model, source: Source, chosen: bool) -> None:
+    """Put the file's weights into the model's parameters.
+
+    ``chosen``: the head was asked for, so weights of other heads may stay unread.
+    """
+    matched, unmatched = model.names(source.weights)
+    base, prefix = model.base_model, f"{model.base_model_prefix}."
+    optional = tuple(model.optional_parts)
+    for part in optional:
+        if getattr(base, part) is not None and not any(_inside(name, prefix, part) for name in matched):
+            setattr(base, part, None)
+    surplus = [
+        name
+        for name in unmatched
+        if not any(_inside(name, prefix, part) for part in optional) and not (chosen and not name.startswith(prefix))
+    ]
+    if surplus:
+        raise CheckpointError(
+            f"{source.where}: every weight must have a place in {type(model).__name__}; got {_some(surplus)} besides. "
+            "Is it another architecture? A head is chosen with task=."
+        )
+    shapes = {name: p.shape for name, p in model.named_parameters(remove_duplicate=False)}
+    for ours, theirs in matched.items():
+        if ours in shapes and tuple(source.weights[theirs].shape) != shapes[ours]:
+            raise CheckpointError(
+                f"{source.where}: {theirs} must have shape {shapes[ours]}, by config.json; got "
+                f"{tuple(source.weights[theirs].shape)}."
+            )
+    arrays = {ours: source.weights[theirs].read(model.dtype) for ours, theirs in matched.items() if ours in shapes}
+    model.load_state_dict(arrays, strict=False, assign=True)
+
+
+def _start_head(model: Model, missing: list[str], source: Source, rng: np.random.Generator | None) -> None:
+    """Draw the first values of a head that the file does not have; refuse if what is missing is no head."""
+    inside = [name for name in missing if name.startswith(model.base_model_prefix + ".") or model.base_model is model]
+    if inside or rng is None:
+        hint = "take another copy of it" if inside else "pass rng=, a numpy.random.Generator, to start them anew"
+        raise CheckpointError(
+            f"{source.where}: {type(model).__name__} must find all its weights; missing {_some(inside or missing)}; "
+            + hint
+        )
+    fresh = dict(type(model)(model.config, rng=rng, dtype=model.dtype).named_parameters())
+    model.load_state_dict({name: fresh[name] for name in missing}, strict=False, assign=True)
+
+
+def _inside(name: str, prefix: str, part: str) -> bool:
+    return re.match(rf"({re.escape(prefix)})?{re.escape(part)}\.", name) is not None
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:4])}{', ...' if len(names) > 4 else ''} ({len(names)})"
