@@ -6,15 +6,15 @@ what counts is the ratio of each round, not a time.  PyTorch runs its eager mode
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+
+from .sides import Side, ratio, serve, take_turns
+
+SIDES = ("minilm", "torch")
 
 SIZES = {  # name: (layers, heads, width, T, B, V, bias, gelu)
     "nanogpt-cpu": (4, 4, 128, 64, 12, 65, False, "gelu"),
@@ -84,7 +84,8 @@ def our_config(size):
 
     layers, heads, width, T, _, V, bias, gelu = SIZES[size]
     still = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    return GPT2Config(V, T, width, layers, heads, activation_function=gelu, bias=bias, **still)
+    sizes = {"vocab_size": V, "n_positions": T, "n_embd": width, "n_layer": layers, "n_head": heads}
+    return GPT2Config(**sizes, activation_function=gelu, bias=bias, **still)
 
 
 # ---- one process a side: reads how many steps to do, answers with losses and seconds
@@ -94,29 +95,16 @@ def work(side, size, weights_file, threads):
     with np.load(weights_file) as file:
         weights = dict(file)
     step = {"minilm": minilm_step, "torch": torch_step}[side](size, weights, threads)
-    for line in sys.stdin:
-        data, losses, seconds = batches(size, int(line)), [], []
-        for inputs, targets in data:
+
+    def answer(steps):
+        losses, seconds = [], []
+        for inputs, targets in batches(size, steps):
             start = time.perf_counter()
             losses.append(step(inputs, targets))
             seconds.append(time.perf_counter() - start)
-        print(json.dumps({"losses": losses, "seconds": seconds}), flush=True)
+        return {"losses": losses, "seconds": seconds}
 
-
-class Side:
-    def __init__(self, side, size, weights_file, threads):
-        command = [sys.executable, "-m", "benchmarks.train_step", "--worker", side, "--size", size]
-        command += ["--weights", str(weights_file), "--threads", str(threads)]
-        env = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-
-    def run(self, steps):
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("a side died; its error is above")
-        return json.loads(line)
+    serve(answer)
 
 
 def compare(size, rounds, steps, threads):
@@ -125,23 +113,19 @@ def compare(size, rounds, steps, threads):
     with tempfile.TemporaryDirectory() as folder:
         weights_file = Path(folder, "weights.npz")
         np.savez(weights_file, **GPT2LMHeadModel(our_config(size), rng=np.random.default_rng(0)).state_dict())
-        sides = {side: Side(side, size, weights_file, threads) for side in ("minilm", "torch")}
-        first = {side: worker.run(CHECKED)["losses"] for side, worker in sides.items()}
+        given = ["--size", size, "--weights", str(weights_file), "--threads", str(threads)]
+        sides = {side: Side("benchmarks.train_step", ["--worker", side, *given], threads) for side in SIDES}
+        first = {side: worker.ask(CHECKED)["losses"] for side, worker in sides.items()}
         np.testing.assert_allclose(first["minilm"], first["torch"], rtol=2e-4, err_msg="the losses must agree first")
-        medians = {side: [] for side in sides}
-        for r in range(rounds):
-            for side in sorted(sides, reverse=r % 2 == 1):
-                medians[side].append(float(np.median(sides[side].run(steps)["seconds"])))
+        answers = take_turns(sides, steps, rounds)
         for worker in sides.values():
-            worker.process.stdin.close()
-            worker.process.wait()
-    ratios = np.array(medians["minilm"]) / np.array(medians["torch"])
+            worker.close()
+    medians = {side: [float(np.median(answer["seconds"])) for answer in found] for side, found in answers.items()}
     *_, T, B, _, _, _ = SIZES[size]
     for side, times in medians.items():
         ms, speed = 1e3 * np.array(times), B * T / np.median(times)
         print(f"{side:<8}{np.median(ms):9.2f} ms a step ({ms.min():.2f} to {ms.max():.2f}), {speed:,.0f} tokens/s")
-    spread = f"{ratios.min():.3f} to {ratios.max():.3f}, {rounds} rounds of {steps}"
-    print(f"ratio   {np.median(ratios):9.3f} minilm / torch ({spread})")
+    print(f"ratio of times, minilm / torch: {ratio(medians['minilm'], medians['torch'])}, {steps} steps each")
 
 
 def main():
@@ -150,7 +134,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=20, help="steps a round; the median of them counts")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--worker", choices=("minilm", "torch"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:

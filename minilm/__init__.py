@@ -10,21 +10,24 @@ from .derivatives import grad, hessian, hvp, jacobian, jvp, recompute, value_and
 from .tensor import Tensor
 
 if TYPE_CHECKING:
-    from .pretrained import load, save
+    from .pretrained import convert, inspect, load, load_tokenizer, save
 
 __version__ = "0.1.0"
 __all__ = [
     "BackendUnavailable",
     "Tensor",
+    "convert",
     "decomposed",
     "enable_grad",
     "get_num_threads",
     "grad",
     "hessian",
     "hvp",
+    "inspect",
     "jacobian",
     "jvp",
     "load",
+    "load_tokenizer",
     "no_grad",
     "recompute",
     "save",
@@ -33,7 +36,8 @@ __all__ = [
     "value_and_grad",
     "vjp",
 ]
-_ON_USE = ("load", "save")  # of minilm.pretrained, which imports every family's files and formats
+# Names of minilm.pretrained, which imports formats and families: import minilm stays light without them.
+_ON_USE = ("convert", "inspect", "load", "load_tokenizer", "save")
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,8 @@ Randomness comes from ``rng``, a numpy.random.Generator.
 """
 
 import math
+from collections.abc import Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from . import seeds
 from ._kernels.registry import kernel
 from .tensor import Tensor, apply, as_tensor
 from .tensor.core import primitive
+
+Lengths = Sequence[int] | np.ndarray  # rows of each of the sequences that lie end to end
 
 __all__ = [
     "cross_entropy",
@@ -26,6 +30,7 @@ __all__ = [
     "mse_loss",
     "relu",
     "rms_norm",
+    "rotary",
     "scaled_dot_product_attention",
     "sigmoid",
     "silu",
@@ -121,9 +126,10 @@ def sigmoid(input: Any) -> Tensor:
 
 
 def silu(input: Any) -> Tensor:
-    """Return x / (1 + e⁻ˣ)."""
+    """Return x / (1 + e⁻ˣ), of which swish is another name.  Shape: any, kept.  Mathematics: _kernels/silu/silu.py."""
     x = as_tensor(input)
-    return x * sigmoid(x)
+    _floating("silu", x)
+    return apply(kernel("silu"), x)
 
 
 def softmax(input: Any, dim: int = -1) -> Tensor:
@@ -211,6 +217,8 @@ def scaled_dot_product_attention(
     enable_gqa: bool = False,
     *,
     query_offset: int = 0,
+    window: int | None = None,
+    lengths: Lengths | tuple[Lengths, Lengths] | None = None,
     rng: np.random.Generator | None = None,
 ) -> Tensor:
     """Return softmax(query keyᵀ scale + mask) value, for every head.
@@ -218,15 +226,23 @@ def scaled_dot_product_attention(
     Shapes: query (..., H, T, D), key (..., G, S, D), value (..., G, S, Dv) -> (..., H, T, Dv).  G is H, or with
     ``enable_gqa`` a divisor of H: then H / G query heads share a key and value head.  ``attn_mask`` broadcasts to
     (..., H, T, S): boolean, True where a query may look, or added to the scores.  ``is_causal``: query t sees keys
-    0 .. t + query_offset; with P keys in a cache before the first query, ``query_offset`` is P.  Both may be given.
+    0 .. t + query_offset; with P keys in a cache before the first query, ``query_offset`` is P.  ``window``: query t
+    sees no key before t + query_offset - window + 1, so that with ``is_causal`` it sees ``window`` keys, its own the
+    last, as in Mistral.  All of these may be given together.
+    ``lengths``: sequences lie end to end along T and S, and a query sees keys of its own sequence alone.  It is the
+    number of rows of each, or a pair of such lists where query and key differ, the same for every batch row; some may
+    be 0.  is_causal, query_offset and window then count from where each sequence starts; attn_mask does not.
     ``scale`` defaults to 1/√D.  A query that sees no key gives zeros.
-    ValueError where the shapes do not fit.  Mathematics: _kernels/attention/attention.py.
+    ValueError where the shapes or lengths do not fit.  Mathematics: _kernels/attention/attention.py.
     """
     q, k, v, bias = as_tensor(query), as_tensor(key), as_tensor(value), _optional(attn_mask)
     _check_attention(q, k, v, enable_gqa)
     _same_dtype("scaled_dot_product_attention", query=q, key=k, value=v)
     *lead, H, T, D = q.shape
     S = k.shape[-2]
+    if window is not None and window < 1:
+        raise ValueError(f"scaled_dot_product_attention: window must be at least 1, or None; got {window}.")
+    packed = None if lengths is None else _packed(lengths, T, S)
     if bias is not None:
         bias = _additive(bias, q.dtype)
         if not _broadcasts(bias.shape, (*lead, H, T, S)):
@@ -248,11 +264,33 @@ def scaled_dot_product_attention(
         scale=1 / math.sqrt(D) if scale is None else float(scale),
         causal=is_causal,
         offset=query_offset,
+        window=window,
+        lengths=packed,
         dropout=float(dropout_p) if dropout_p < 1 else 0.0,
         seed=seed or 0,
     )
     out = out if dropout_p < 1 else out * 0.0
     return out if len(lead) == 1 else out.reshape(*lead, H, T, v.shape[-1])
+
+
+def rotary(input: Any, cos: Any, sin: Any, interleaved: bool = False) -> Tensor:
+    """Turn pairs of channels by angles whose cos and sin are given.
+
+    Shapes: input (..., T, D), cos and sin broadcastable to (..., T, R/2) -> (..., T, D).  The first R <= D channels
+    turn, the others pass through.  Pair i is channels i and i + R/2, as in Llama and GPT-NeoX, or with ``interleaved``
+    2i and 2i + 1, as in GPT-J.  ValueError where the shapes do not fit.  Mathematics: _kernels/rotary/rotary.py.
+    """
+    x, c, s = as_tensor(input), as_tensor(cos), as_tensor(sin)
+    _floating("rotary", x)
+    _same_dtype("rotary", input=x, cos=c, sin=s)
+    half = c.shape[-1] if c.ndim else -1
+    fits = 0 <= 2 * half <= (x.shape[-1] if x.ndim else 0) and s.shape[-1:] == (half,)
+    if not (fits and all(_broadcasts(a.shape, (*x.shape[:-1], half)) for a in (c, s))):
+        raise ValueError(
+            "rotary: cos and sin must broadcast to (..., T, R/2), R at most the D of input (..., T, D); "
+            f"got input {x.shape}, cos {c.shape} and sin {s.shape}."
+        )
+    return apply(kernel("rotary"), x, c, s, interleaved=bool(interleaved))
 
 
 # ---- checks at the door
@@ -272,6 +310,20 @@ def _check_attention(q: Tensor, k: Tensor, v: Tensor, enable_gqa: bool) -> None:
         raise ValueError(
             f"{op}: query's {H} heads must be key's {G}, or, with enable_gqa=True, a multiple of them; {shapes}"
         )
+
+
+def _packed(lengths: Any, T: int, S: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the lengths of the sequences of queries, and of those of keys."""
+    pair = lengths if len(lengths) == 2 and all(np.ndim(part) for part in lengths) else (lengths, lengths)
+    queries, keys = (tuple(map(index, part)) for part in pair)
+    shortest = min((*queries, *keys), default=0)
+    if len(queries) != len(keys) or shortest < 0 or (sum(queries), sum(keys)) != (T, S):
+        raise ValueError(
+            "scaled_dot_product_attention: lengths must be the rows of each sequence, none negative, as many of "
+            f"queries as of keys, and sum to {T} queries and {S} keys; got {len(queries)} of {sum(queries)} "
+            f"queries and {len(keys)} of {sum(keys)} keys, the shortest {shortest}."
+        )
+    return queries, keys
 
 
 def _additive(mask: Tensor, dtype: np.dtype) -> Tensor:

@@ -16,7 +16,7 @@ AGAINST_REFERENCE = {np.float32: 2e-6, np.float64: 1e-12}
 
 # op -> size -> ({array name: what it is}, static arguments).  A tuple of lengths is an array of normal numbers; None is
 # an array left out; ids(...) are integers.  Tests use all but the model sizes, benchmarks those.
-MODEL_SIZES = ("nanogpt", "gpt2", "bert")
+MODEL_SIZES = ("nanogpt", "gpt2", "bert", "llama", "gptj", "decode", "packed lines")
 
 
 class ids:
@@ -46,9 +46,22 @@ class masked:
         return values
 
 
-def _attention(q, k, v, bias=None, *, scale=0.3, causal=False, offset=0, dropout=0.0, seed=0):
-    static = {"scale": scale, "causal": causal, "offset": offset, "dropout": dropout, "seed": seed}
-    return {"q": q, "k": k, "v": v, "bias": bias}, static
+def _attention(q, k, v, bias=None, *, scale=0.3, **more):
+    static = {"causal": False, "offset": 0, "window": None, "lengths": None, "dropout": 0.0, "seed": 0}
+    return {"q": q, "k": k, "v": v, "bias": bias}, {"scale": scale, **static, **more}
+
+
+def _packed(queries, keys=None, *, B=1, H=2, G=2, D=4, **more):
+    """Sequences of so many queries and keys, end to end."""
+    keys = queries if keys is None else keys
+    T, S = sum(queries), sum(keys)
+    return _attention((B, H, T, D), (B, G, S, D), (B, G, S, D), lengths=(queries, keys), **more)
+
+
+def _rotary(*shape, turned, cos=None, interleaved=False):
+    """The first ``turned`` channels of x (``shape``) turn; cos and sin have the axes ``cos`` of it before their own."""
+    angles = (*(shape[-2:-1] if cos is None else cos), turned // 2)
+    return {"x": shape, "cos": angles, "sin": angles}, {"interleaved": interleaved}
 
 
 def _cross_entropy(N, V, *, ignored=None, smoothing=0.0, reduction="mean"):
@@ -82,8 +95,21 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "dropout": _attention((2, 2, 9, 4), (2, 2, 9, 4), (2, 2, 9, 4), (9,), causal=True, dropout=0.3, seed=2**40 + 7),
         "tiles": _attention((1, 2, 133, 16), (1, 1, 150, 16), (1, 1, 150, 16), causal=True, offset=17),
         "tall": _attention((1, 2, 130, 33), (1, 2, 130, 33), (1, 2, 130, 33), (130, 1), dropout=0.1, seed=5),
+        "query": _attention((2, 4, 1, 19), (2, 2, 137, 19), (2, 2, 137, 18), (2, 1, 1, 137)),
+        "window": _attention((1, 2, 70, 4), (1, 2, 70, 4), (1, 2, 70, 4), causal=True, window=9),
+        "window across": _attention((1, 2, 66, 4), (1, 2, 131, 4), (1, 2, 131, 4), causal=True, offset=65, window=70),
+        "window ahead": _attention((1, 2, 6, 4), (1, 2, 13, 4), (1, 2, 13, 4), offset=3, window=2, dropout=0.2, seed=3),
+        "window of one": _attention((2, 2, 9, 4), (2, 2, 9, 4), (2, 2, 9, 4), causal=True, window=1),
+        "packed": _packed((3, 0, 1, 63, 65), B=2, causal=True),
+        "packed freely": _packed((5, 66, 1, 0), H=6, D=7, bias=(6, 1, 72), dropout=0.3, seed=9),
+        "packed across": _packed((3, 0, 1, 2), (5, 2, 0, 70), causal=True, offset=2, window=3, dropout=0.3, seed=8),
+        "packed nothing": _packed((), ()),
         "no queries": _attention((2, 2, 0, 4), (2, 2, 3, 4), (2, 2, 3, 4)),
         "no keys": _attention((2, 2, 3, 4), (2, 2, 0, 4), (2, 2, 0, 4)),
+        "decode": _attention(
+            (1, 12, 1, 64), (1, 12, 1024, 64), (1, 12, 1024, 64), scale=0.125, causal=True, offset=1023
+        ),
+        "packed lines": _packed(tuple(range(5, 65, 2)), H=12, G=12, D=64, scale=0.125),
         "nanogpt": _attention((12, 4, 64, 32), (12, 4, 64, 32), (12, 4, 64, 32), scale=32**-0.5, causal=True),
         "gpt2": _attention((4, 12, 512, 64), (4, 12, 512, 64), (4, 12, 512, 64), scale=0.125, causal=True),
         "bert": _attention((8, 12, 128, 64), (8, 12, 128, 64), (8, 12, 128, 64), (8, 1, 1, 128), dropout=0.1, seed=1),
@@ -162,6 +188,28 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "empty": ({"x": (0, 4), "w": (4,)}, {"eps": 1e-5}),
         "wide": ({"x": (40, 1031), "w": (1031,)}, {"eps": 1e-5}),
         "gpt2": ({"x": (2048, 768), "w": (768,)}, {"eps": 1e-5}),
+    },
+    "rotary": {
+        "one": _rotary(1, 2, turned=2),
+        "odd": _rotary(2, 3, 5, 14, turned=14),
+        "odd pairs": _rotary(2, 3, 5, 14, turned=14, interleaved=True),
+        "part": _rotary(2, 3, 5, 13, turned=6),
+        "part pairs": _rotary(2, 3, 5, 13, turned=6, cos=(2, 1, 5), interleaved=True),
+        "vector": _rotary(7, turned=4),
+        "deep": _rotary(2, 1, 3, 2, 6, turned=4, cos=(1, 3, 1)),
+        "rows": _rotary(3, 400, 34, turned=32, cos=(3, 1)),
+        "none": _rotary(2, 3, 5, turned=0),
+        "empty": _rotary(2, 0, 4, turned=4),
+        "llama": _rotary(4, 12, 512, 64, turned=64),
+        "gptj": _rotary(4, 12, 512, 64, turned=64, interleaved=True),
+    },
+    "silu": {
+        "one": ({"x": (1,)}, {}),
+        "odd": ({"x": (3, 5, 7)}, {}),
+        "scalar": ({"x": ()}, {}),
+        "empty": ({"x": (0, 4)}, {}),
+        "chunks": ({"x": (3, 5003)}, {}),
+        "llama": ({"x": (2048, 3072)}, {}),
     },
 }
 for _op in ("softmax", "log_softmax"):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from minilm import Tensor, decomposed
+from minilm import functional as F
 from minilm._kernels import registry
 from minilm.tensor import apply
 from minilm.testing import (
@@ -189,3 +190,78 @@ def test_bits_do_not_depend_on_the_number_of_threads(backend):
         return subprocess.run([sys.executable, "-c", BITS, str(n), backend], check=True, capture_output=True).stdout
 
     assert backend == "numpy" or run(1) == run(2)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_packed_sequences_attend_as_each_does_alone(causal, backend):
+    queries, keys = (3, 0, 1, 66, 5), (70, 2, 1, 64, 0)  # the last sees nothing
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((1, h, sum(n), 6)) for h, n in ((4, queries), (2, keys), (2, keys))]
+    dy = rng.standard_normal((1, 4, sum(queries), 6))
+
+    def run(arrays, dy, **static):
+        leaves = [Tensor(a, requires_grad=True) for a in arrays]
+        out = F.scaled_dot_product_attention(
+            *leaves, is_causal=causal, query_offset=2, window=40, enable_gqa=True, **static
+        )
+        out.backward(dy)
+        return [out.data, *(leaf.grad for leaf in leaves)]
+
+    packed = run(arrays, dy, lengths=(queries, keys))
+    t = s = 0
+    for n, m in zip(queries, keys, strict=True):
+        parts = [slice(t, t + n), slice(t, t + n), slice(s, s + m), slice(s, s + m)]  # of out, q, k and v
+        one = run([a[:, :, part] for a, part in zip(arrays, parts[1:], strict=True)], dy[:, :, t : t + n])
+        for name, expected, whole, part in zip(("out", "dq", "dk", "dv"), one, packed, parts, strict=True):
+            assert_close(whole[:, :, part], expected, AGAINST_REFERENCE[np.float64], f"{name} of {n} and {m}")
+        t, s = t + n, s + m
+
+
+def test_no_memory_and_no_time_for_pairs_of_sequences(backend):
+    """A hundred thousand rows would be ten billion scores: 40 GB of them, and minutes."""
+    if backend == "numpy":
+        return  # the reference does compute them
+    x = np.zeros((1, 1, 100_000, 8), np.float32)
+    x[..., 0] = np.arange(x.shape[2])[::-1]  # the first key of each sequence is the largest
+    out = F.scaled_dot_product_attention(np.ones_like(x), x, x, scale=9.0, lengths=[50] * 2_000)
+    first = np.repeat(x[0, 0, ::50, 0], 50)
+    assert_close(out.data[0, 0, :, 0], first, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lengths": [3, 3]}, r"sum to 5 queries and 5 keys; got 2 of 6 queries"),
+        ({"lengths": [7, -2]}, r"none negative.*the shortest -2"),
+        ({"lengths": ([5], [2, 3])}, r"as many of queries as of keys.*got 1 of 5 queries and 2 of 5 keys"),
+        ({"window": 0}, r"window must be at least 1, or None; got 0"),
+    ],
+)
+def test_lengths_and_windows_that_make_no_sense_are_refused(change, message):
+    x = np.ones((1, 1, 5, 2))
+    with pytest.raises(ValueError, match=message):
+        F.scaled_dot_product_attention(x, x, x, **change)
+
+
+@pytest.mark.parametrize("shapes", [((3, 4), (3, 3)), ((3, 4), (2, 2)), ((4,), (3, 2)), ((3, 4), (3, 1), (3, 2))])
+def test_angles_that_do_not_fit_are_refused(shapes):
+    x, cos, sin = (np.ones(shape) for shape in (*shapes, shapes[-1])[:3])
+    with pytest.raises(ValueError, match=r"rotary: cos and sin must broadcast to \(..., T, R/2\)"):
+        F.rotary(x, cos, sin)
+
+
+def test_rotary_keeps_the_layout_of_its_input(backend):
+    """Heads are turned as they lie after the projection, (B, T, H, D), and come back so: no copy before or after."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 5, 3, 8)).swapaxes(1, 2)
+    out = F.rotary(x, *rng.standard_normal((2, 5, 4)))
+    assert backend == "numpy" or out.data.strides == x.strides
+
+
+def test_silu_far_out(backend):
+    with np.errstate(all="ignore"):
+        x = Tensor([-np.inf, -800.0, -90.0, 90.0, 800.0, np.inf, np.nan], requires_grad=True)
+        y = F.silu(x)
+        y.backward(np.ones(7))
+    np.testing.assert_allclose(y.data, [0, 0, 0, 90, 800, np.inf, np.nan], atol=1e-30)
+    np.testing.assert_allclose(x.grad, [0, 0, 0, 1, 1, 1, np.nan], atol=1e-30)

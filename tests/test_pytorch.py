@@ -14,12 +14,23 @@ from minilm.testing import AGAINST_PYTORCH, MODEL_SIZES, SIZES, assert_close, sa
 F = torch.nn.functional
 
 
-def torch_attention(q, k, v, bias, *, scale, causal, offset, dropout, seed):
+def torch_visible(T, S, causal, offset, window, lengths):
+    """One block for each sequence, on the diagonal."""
+    see = torch.zeros(T, S, dtype=torch.bool)
+    t = s = 0
+    for n, m in zip(*(lengths or ((T,), (S,))), strict=True):
+        block = torch.ones(n, m, dtype=torch.bool)
+        block = block.tril(offset) if causal else block
+        see[t : t + n, s : s + m] = block if window is None else block.triu(offset - window + 1)
+        t, s = t + n, s + m
+    return see
+
+
+def torch_attention(q, k, v, bias, *, scale, causal, offset, window, lengths, dropout, seed):
     """PyTorch's own function where it has the case; its softmax where it would give NaN or a dropout of its own."""
     T, S, H = q.shape[-2], k.shape[-2], q.shape[1]
     k, v = (t.repeat_interleave(H // t.shape[1], dim=1) for t in (k, v))
-    visible = torch.ones(T, S, dtype=torch.bool)
-    visible = visible.tril(offset) if causal else visible
+    visible = torch_visible(T, S, causal, offset, window, lengths)
     mask = torch.zeros(T, S, dtype=q.dtype).masked_fill(~visible, -torch.inf)
     mask = mask if bias is None else mask + bias
     mask = mask.expand(*q.shape[:-1], S)
@@ -43,6 +54,15 @@ def torch_dropout(x, *, p, seed):
     return x.masked_fill(torch.tensor(~kept), 0.0) / (1 - p)
 
 
+def torch_rotary(x, cos, sin, *, interleaved):
+    """A pair of channels is a complex number, multiplied by cos + i sin."""
+    R = 2 * cos.shape[-1]
+    pairs = torch.complex(x[..., 0:R:2], x[..., 1:R:2]) if interleaved else torch.complex(*x[..., :R].chunk(2, -1))
+    turned = pairs * torch.complex(cos, sin)
+    parts = [torch.view_as_real(turned).flatten(-2)] if interleaved else [turned.real, turned.imag]
+    return torch.cat([*parts, x[..., R:]], -1)
+
+
 def torch_softmax(name):
     def oracle(x, *, axis):
         blind = (x == -torch.inf).all(axis, keepdim=True)  # rows of -inf: ours have no gradient, PyTorch's is NaN
@@ -61,6 +81,8 @@ ORACLES = {
     "layer_norm": lambda x, w, b, eps: F.layer_norm(x, x.shape[-1:], w, b, eps),
     "linear": lambda x, w, b, transposed: F.linear(x, w if transposed else w.T, b),
     "log_softmax": torch_softmax("log_softmax"),
+    "rotary": torch_rotary,
+    "silu": F.silu,
     "rms_norm": lambda x, w, eps: F.rms_norm(x, x.shape[-1:], w, eps),
     "softmax": torch_softmax("softmax"),
 }

@@ -5,6 +5,7 @@ read-only and writable arguments, and this leaves it one.
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -33,3 +34,21 @@ def scale_of(w, x):  # (C,) or None, (..., C) -> (C,)
 def shift_of(b, x):  # (C,) or None, (..., C) -> (C,)
     """Return the shift b, or the one that changes nothing where b is None."""
     return flat(np.zeros(x.shape[-1], x.dtype) if b is None else b)
+
+
+@lru_cache(maxsize=32)
+def pieces(queries, keys, offset, most):
+    """Cut the packed sequences of attention into pieces of at most ``most`` queries: rows t0, t1, s0, s1, offset.
+
+    ``queries`` and ``keys`` are the lengths of the sequences.  The queries [t0, t1) are of the sequence whose keys are
+    [s0, s1); the row's own offset is the one with t and s counted from the start of the arrays.  A sequence without
+    queries is one piece, since its keys have gradients.
+    """
+    rows, t, s = [], 0, 0
+    for n, m in zip(queries, keys, strict=True):
+        starts = range(t, t + max(n, 1), max(most, 1))
+        rows += [(t0, min(t0 + most, t + n), s, s + m, offset + s - t) for t0 in starts]
+        t, s = t + n, s + m
+    made = np.array(rows, np.int64).reshape(-1, 5)
+    made.flags.writeable = False
+    return made

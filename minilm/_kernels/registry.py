@@ -23,6 +23,8 @@ OPS = (
     "linear",
     "log_softmax",
     "rms_norm",
+    "rotary",
+    "silu",
     "softmax",
 )
 UPDATES = ("adamw",)  # optimizers' rules: one function that writes into its arrays, and no backward

@@ -2,6 +2,21 @@
 
 from .files import CheckpointError
 from .model_folder import load_model, save_model
+from .opening import open_weights
 from .steps import Checkpoint, clean, load, newest, save, steps
+from .weights import Entry, Weights
 
-__all__ = ["Checkpoint", "CheckpointError", "clean", "load", "load_model", "newest", "save", "save_model", "steps"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Entry",
+    "Weights",
+    "clean",
+    "load",
+    "load_model",
+    "newest",
+    "open_weights",
+    "save",
+    "save_model",
+    "steps",
+]

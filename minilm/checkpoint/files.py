@@ -1,11 +1,9 @@
 """Files that are either all there or not there at all: written beside, made to reach the disk, then renamed."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import numpy as np
 
 PARTIAL = ".partial"
 
@@ -20,33 +18,6 @@ def write_file(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays as a safetensors file, in the order of their names, and wait until it is on the disk."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    whole = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}  # the library takes no strides
-    path.touch()
-    mode = path.stat().st_mode  # the library leaves a file that only its owner may read
-    try:
-        save_file(whole, path, metadata={"format": "pt"})  # "pt": what transformers asks of a file that it loads
-    except SafetensorError as error:
-        raise OSError(str(error)) from None
-    path.chmod(mode)
-    sync(path)
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a safetensors file.  CheckpointError: missing, cut short, something else."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} must be a safetensors file; got: {error}; take another copy of it") from None
 
 
 def sync(path: Path) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from .files import PARTIAL, CheckpointError, disk, read_arrays, sync, write_arrays, write_file
+from .files import PARTIAL, CheckpointError, disk, sync, write_file
+from .safetensors_file import read_arrays, write_arrays
 
 MANIFEST, STATE = "manifest.json", "state.json"
 Arrays = Mapping[str, np.ndarray]

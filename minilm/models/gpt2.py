@@ -29,7 +29,6 @@ from ..nn import (
     Module,
     Sequences,
     attend,
-    split_heads,
 )
 from ..tensor import Tensor, as_tensor
 from .config import Config
@@ -89,10 +88,10 @@ class GPT2Attention(Module):
             self.scale /= layer + 1
 
     def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
-        qkv: Any = np.split(self.c_attn(x), 3, axis=-1)  # 3 x (B, T, C)
-        q, k, v = (split_heads(t, self.n_head) for t in qkv)  # (B, H, T, D)
+        B, T, C = x.shape
+        qkv = self.c_attn(x).reshape(B, T, 3, self.n_head, C // self.n_head).transpose(2, 0, 3, 1, 4)  # (3, B, H, T, D)
         o = attend(
-            *(q, k, v, sequences),
+            *(qkv[0], qkv[1], qkv[2], sequences),
             layer=self.layer,
             scale=self.scale,
             dropout_p=self.attn_pdrop if self.training else 0.0,

@@ -107,7 +107,7 @@ class TokenClassifier(Model):
 
 
 class QuestionAnswerer(Model):
-    """Where an answer starts and ends: two logits for every token."""
+    """Where an answer starts and ends: dropout, where the family has it, and two logits for every token."""
 
     qa_outputs: Linear
 
@@ -119,7 +119,8 @@ class QuestionAnswerer(Model):
         A position at or past T, where the text was cut, is left out.
         """
         base = self.base_model(input_ids, **kwargs)
-        logits = self.qa_outputs(base.last_hidden_state)  # (B, T, 2)
+        x = base.last_hidden_state
+        logits = self.qa_outputs(self.dropout(x) if hasattr(self, "dropout") else x)  # (B, T, 2)
         start, end = logits[..., 0], logits[..., 1]
         loss = None
         if start_positions is not None and end_positions is not None:

@@ -53,3 +53,13 @@ class Seq2SeqOutput:
     decoder_hidden_states: States | None = None
     encoder_last_hidden_state: Tensor | None = None  # (B, S, C)
     encoder_hidden_states: States | None = None
+
+
+@dataclass
+class Seq2SeqQuestionAnsweringOutput:
+    start_logits: Tensor  # (B, T)
+    end_logits: Tensor  # (B, T)
+    loss: Tensor | None = None
+    decoder_hidden_states: States | None = None
+    encoder_last_hidden_state: Tensor | None = None  # (B, S, C)
+    encoder_hidden_states: States | None = None

@@ -1,10 +1,11 @@
 """Modules: parameters with a forward function, and the parts that models are built of."""
 
 from . import init
+from .alibi import alibi, alibi_slopes
 from .cache import KVCache
 from .layers import ACTIVATIONS, Conv1D, Dropout, Embedding, LayerNorm, Linear, RMSNorm, Sequential
 from .module import Module, Parameter, functional_call, parameter
-from .sequences import Sequences, attend, attend_across, merge_heads, split_heads
+from .sequences import Sequences, attend, attend_across, merge_heads, split_fused_heads, split_heads
 
 __all__ = [
     "ACTIVATIONS",
@@ -19,11 +20,14 @@ __all__ = [
     "RMSNorm",
     "Sequences",
     "Sequential",
+    "alibi",
+    "alibi_slopes",
     "attend",
     "attend_across",
     "functional_call",
     "init",
     "merge_heads",
     "parameter",
+    "split_fused_heads",
     "split_heads",
 ]

@@ -113,6 +113,13 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(B, T, heads, C // heads).swapaxes(1, 2)
 
 
+def split_fused_heads(x: Tensor, heads: int) -> list[Tensor]:
+    """Queries, keys and values that lie head by head, (B, T, H 3 D) -> 3 x (B, H, T, D), views."""
+    B, T, C = x.shape
+    qkv: Any = np.split(x.reshape(B, T, heads, C // heads), 3, axis=-1)  # 3 x (B, T, H, D)
+    return [part.swapaxes(1, 2) for part in qkv]
+
+
 def merge_heads(x: Tensor) -> Tensor:
     """(B, H, T, D) -> (B, T, H D)."""
     B, H, T, D = x.shape
@@ -155,7 +162,8 @@ def attend(
         enable_gqa=True,
         query_offset=sequences.past if lengths is None else 0,
         rng=rng,
-        **{k: x for k, x in {"lengths": lengths, "window": window if alone else None}.items() if x is not None},
+        lengths=lengths,
+        window=window if alone else None,
     )
     return merge_heads(o)
 
@@ -178,15 +186,7 @@ def attend_across(
     """
     visible = None if mask is None else np.asarray(mask).astype(bool)[:, None, None, :]
     o = F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        visible,
-        dropout_p=dropout_p,
-        scale=scale,
-        enable_gqa=True,
-        rng=rng,
-        **({} if lengths is None else {"lengths": lengths}),
+        q, k, v, visible, dropout_p=dropout_p, scale=scale, enable_gqa=True, rng=rng, lengths=lengths
     )
     return merge_heads(o)
 

@@ -21,6 +21,7 @@ def load(
     rng: np.random.Generator | None = None,
     ignore: Collection[str] = (),
     check: bool = False,
+    revision: str | None = None,
 ) -> Model:
     """Load a published model: a folder with config.json, a GGUF or llama2.c file, or the name of one on the hub.
 
@@ -28,7 +29,7 @@ def load(
     float32 or float64; weights that are stored in it are used where they lie in the file, others are converted.
     ``rng`` draws dropout, and the first values of a head that the file does not have, for fine-tuning; without it such
     a head is an error.  ``ignore``: options of the configuration to pass over.  ``check`` reads everything and refuses
-    NaN and infinities.
+    NaN and infinities.  ``revision``: a branch, tag or commit on the hub.
     The model comes in evaluation mode; ``train()`` switches dropout on.
 
     ValueError (CheckpointError) for files that cannot be read, names or shapes that do not fit, an option that is not
@@ -37,12 +38,12 @@ def load(
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"load: dtype must be float32 or float64, what the kernels compute in; got {dtype}.")
-    source = open_source(path)
+    source = open_source(path, revision)
     try:
         cls = model_class(source.config, task)
         config = cls.config_class.from_dict(source.config, ignore)
     except ValueError as error:
-        raise CheckpointError(f"{source.where}: {error}") from None
+        raise CheckpointError(f"{source.path}: {error}") from None
     if check:
         source.weights.check()
     with init.unset():
@@ -73,14 +74,14 @@ def fill(model: Model, source: Source, chosen: bool) -> None:
     ]
     if surplus:
         raise CheckpointError(
-            f"{source.where}: every weight must have a place in {type(model).__name__}; got {_some(surplus)} besides. "
+            f"{source.path}: every weight must have a place in {type(model).__name__}; got {_some(surplus)} besides. "
             "Is it another architecture? A head is chosen with task=."
         )
     shapes = {name: p.shape for name, p in model.named_parameters(remove_duplicate=False)}
     for ours, theirs in matched.items():
         if ours in shapes and tuple(source.weights[theirs].shape) != shapes[ours]:
             raise CheckpointError(
-                f"{source.where}: {theirs} must have shape {shapes[ours]}, by config.json; got "
+                f"{source.path}: {theirs} must have shape {shapes[ours]}, by config.json; got "
                 f"{tuple(source.weights[theirs].shape)}."
             )
     arrays = {ours: source.weights[theirs].read(model.dtype) for ours, theirs in matched.items() if ours in shapes}
@@ -93,7 +94,7 @@ def _start_head(model: Model, missing: list[str], source: Source, rng: np.random
     if inside or rng is None:
         hint = "take another copy of it" if inside else "pass rng=, a numpy.random.Generator, to start them anew"
         raise CheckpointError(
-            f"{source.where}: {type(model).__name__} must find all its weights; missing {_some(inside or missing)}; "
+            f"{source.path}: {type(model).__name__} must find all its weights; missing {_some(inside or missing)}; "
             + hint
         )
     fresh = dict(type(model)(model.config, rng=rng, dtype=model.dtype).named_parameters())

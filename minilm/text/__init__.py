@@ -1,6 +1,6 @@
-"""Text to token ids and back: character, byte-level BPE and WordPiece vocabularies, in the field's ``tokenizer.json``.
+"""Text to token ids and back: vocabularies as they are published, or made from text; conversations as text.
 
-The ``tokenizers`` library does the work and is imported on first use.
+The ``tokenizers`` library does the work, Jinja lays out conversations; both are imported on first use.
 """
 
 from .stream import StreamDecoder

@@ -34,11 +34,12 @@ class CharacterTable:
     @classmethod
     def of(cls, tokenizer):
         """Return the table of a ``tokenizers.Tokenizer``, or None where a look-up would not give the same ids."""
+        if type(tokenizer.model).__name__ != "WordLevel":
+            return None  # without writing out a vocabulary of hundreds of thousands
         settings = json.loads(tokenizer.to_str())
         model, split = settings["model"], settings["pre_tokenizer"]
         characters = (
-            model["type"] == "WordLevel"
-            and all(len(token) == 1 for token in model["vocab"])
+            all(len(token) == 1 for token in model["vocab"])
             and split is not None
             and split.get("pattern") == {"Regex": ANY_CHARACTER}
             and split["behavior"] == "Isolated"

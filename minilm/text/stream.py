@@ -8,7 +8,10 @@ class StreamDecoder:
 
     One token of a byte-level vocabulary may hold part of a character, and a WordPiece token may or may not begin with a
     space.  So each token is decoded behind the tokens of the piece printed last, and text that ends in U+FFFD is kept
-    until more tokens have completed it.  All pieces with the last ``flush`` joined are ``tokenizer.decode(all ids)``.
+    until more tokens have completed it.  All pieces with the last ``flush`` joined are
+    ``tokenizer.decode_raw(all ids)``: cleaning up spaces would change what was printed already.
+
+    A vocabulary may drop the space before the first of all tokens: push the end of a prompt before what follows it.
 
     >>> from minilm.text import train_tokenizer
     >>> tokenizer = train_tokenizer("bpe", ["no merges"], vocab_size=257)
@@ -39,6 +42,6 @@ class StreamDecoder:
         return piece
 
     def _piece(self):
-        before = self._tokenizer.decode(self._printed, self._skip)
-        both = self._tokenizer.decode(self._printed + self._pending, self._skip)
+        before = self._tokenizer.decode_raw(self._printed, self._skip)
+        both = self._tokenizer.decode_raw(self._printed + self._pending, self._skip)
         return both[len(before) :]

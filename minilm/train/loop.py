@@ -217,7 +217,8 @@ class _Run:
             "training": self.training,
         }
         save(self.checkpoints, self.step, arrays, state, self.config.keep)
-        save_model(self.folder, self.model.config.to_dict(), best.weights or arrays["model"])
+        config = {"architectures": [type(self.model).__name__], **self.model.config.to_dict()}
+        save_model(self.folder, config, best.weights or arrays["model"])
         self.saved = self.step
 
     def _restore(self) -> None:

@@ -37,7 +37,10 @@ def test_a_file_cut_short(tmp_path, cut):
     save_model(tmp_path, CONFIG, WEIGHTS)
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:cut])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors must be a safetensors file; got: "):
+    with pytest.raises(
+        CheckpointError,
+        match=r"model\.safetensors: (the file|the header's length|tensor .*wte.weight.: data_offsets) must ",
+    ):
         load_model(tmp_path)
 
 
@@ -50,8 +53,8 @@ def test_what_is_missing(tmp_path):
     with pytest.raises(CheckpointError, match="must be a JSON object; got list"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="must be JSON; got: "):
+    with pytest.raises(CheckpointError, match=r"config\.json: the file must be JSON; got Expecting"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors must be"):
+    with pytest.raises(CheckpointError, match=r"the folder must hold one of model\.safetensors, .*; got none of them"):
         load_model(tmp_path)

@@ -5,11 +5,14 @@ and the gradient of one number made of all outputs with respect to every paramet
 """
 
 import json
-from dataclasses import dataclass, field
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import transformers
 
@@ -30,6 +33,7 @@ class Case:
     inputs: dict[str, np.ndarray]
     labels: dict[str, np.ndarray] | None = None
     options: dict[str, Any] = field(default_factory=dict)  # of ``compare``
+    scale: float = 0.3  # of the random numbers: smaller where a softmax that they saturate loses float32's digits
 
     def __str__(self):
         return f"{self.cls.__name__}, {self.name}"
@@ -37,7 +41,7 @@ class Case:
 
 def judge(case, folder, dtype):
     """Write the case's checkpoint, load it here, and hold every error to the bar; return the errors."""
-    model = checkpoint(folder, case.cls, case.config)
+    model = checkpoint(folder, case.cls, case.config, scale=case.scale)
     return check(folder, model, case.inputs, dtype=dtype, labels=case.labels, **case.options)
 
 
@@ -47,7 +51,8 @@ def checkpoint(folder, cls, config, seed=0, scale=0.3):
     torch.manual_seed(seed)
     model = cls(config).eval()
     with torch.no_grad():
-        for p in model.parameters():
+        data = [model.final_logits_bias] if hasattr(model, "final_logits_bias") else []  # not learned, but in the file
+        for p in (*(p for p in model.parameters() if p.requires_grad), *data):
             p.add_(scale * torch.randn(p.shape, dtype=p.dtype))
     if hasattr(model, "tie_weights"):
         model.tie_weights()
@@ -80,11 +85,28 @@ def tensors(output):
     return found
 
 
-def compare(folder, model, inputs, *, dtype, task=None, labels=None, skip=(), ignore=()):
+def softmax(input, dim=None, dtype=None, plain=torch.nn.functional.softmax, **kwargs):
+    return plain(input, dim=dim, dtype=None if input.dtype == torch.float64 else dtype, **kwargs)
+
+
+# What transformers computes in float32, or with few digits, even of a float64 model: (where, name, what replaces it
+# while a float64 model is judged).  A family's test adds its own.
+DOUBLED: list[tuple[Any, str, Any]] = [(torch.nn.functional, "softmax", softmax)]
+
+
+@contextmanager
+def in_double(dtype):
+    with pytest.MonkeyPatch.context() as patch:
+        for where, name, replacement in DOUBLED if dtype == np.float64 else ():
+            patch.setattr(where, name, replacement)
+        yield
+
+
+def compare(folder, model, inputs, *, dtype, task=None, labels=None, skip=(), ignore=(), renamed=None):
     """Compare the transformers ``model``, as saved in ``folder``, with ours; return {what: error}.
 
     ``inputs`` and ``labels``: {argument: NumPy array}, under the names that both sides have.  ``skip``: outputs that
-    only one side gives.
+    only one side gives.  ``renamed``: {prefix of a parameter's name in transformers: in its files}, where they differ.
     """
     ours = minilm.load(folder, dtype=dtype, task=task, ignore=ignore)
     other = theirs(model, dtype)
@@ -99,11 +121,11 @@ def compare(folder, model, inputs, *, dtype, task=None, labels=None, skip=(), ig
         loss = other(**torched, **{k: torch.tensor(v) for k, v in labels.items()}, return_dict=True).loss
         errors["loss"] = error(mine.loss.item(), loss.item()) if dtype == np.float32 else 0.0  # theirs is in float32
         assert abs(mine.loss.item() - loss.item()) < 1e-5 * max(1, abs(loss.item()))
-    errors |= gradient_errors(ours, other, [a[n] for n in names], [b[n] for n in names])
+    errors |= gradient_errors(ours, other, [a[n] for n in names], [b[n] for n in names], renamed or {})
     return errors
 
 
-def gradient_errors(ours, other, mine, want):
+def gradient_errors(ours, other, mine, want, renamed):
     """Differentiate Σ r y over all outputs y, with random r; compare the gradients of every parameter."""
     rng = np.random.default_rng(5)
     total, its = 0.0, 0.0
@@ -117,14 +139,21 @@ def gradient_errors(ours, other, mine, want):
     other.zero_grad()
     its.backward()
     gradients = {name: p.grad for name, p in other.named_parameters(remove_duplicate=False)}
+    for theirs, filed in renamed.items():
+        gradients = {re.sub(f"^{theirs}", filed, name): g for name, g in gradients.items()}
     largest = max(float(g.abs().max()) for g in gradients.values() if g is not None)
     errors = {}
     for name, p in ours.named_parameters():
+        if not p.requires_grad:
+            continue
         g = gradients[name]
         want_g = np.zeros(p.shape) if g is None else g.numpy()
         got_g = np.zeros(p.shape) if p.grad is None else p.grad
-        # A gradient that is 0 on paper (a key's bias) is rounding noise of the others: measured against them.
-        floor = max(np.abs(want_g).max(initial=0), 1e-3 * largest)
+        # A gradient that is 0 on paper (a key's bias) is rounding noise of the others: measured against them.  A bias
+        # is one more column of its matrix, whose gradient is a sum of terms as large.
+        matrix = gradients.get(name.removesuffix("bias") + "weight")
+        beside = float(matrix.abs().max()) if matrix is not None and matrix.ndim == 2 else 0.0
+        floor = max(np.abs(want_g).max(initial=0), beside, 1e-3 * largest)
         errors[f"gradient of {name}"] = float(np.abs(got_g - want_g).max(initial=0) / floor)
     missing = {n for n, g in gradients.items() if g is not None} - set(
         dict(ours.named_parameters(remove_duplicate=False))
@@ -135,7 +164,8 @@ def gradient_errors(ours, other, mine, want):
 
 def check(folder, model, inputs, *, dtype, **options):
     """``compare`` and hold every error to the bar; return the largest of outputs and of gradients."""
-    errors = compare(folder, model, inputs, dtype=dtype, **options)
+    with in_double(dtype):
+        errors = compare(folder, model, inputs, dtype=dtype, **options)
     worst = {name: e for name, e in errors.items() if not e <= BARS[dtype]}
     assert not worst, worst
     return errors
@@ -219,3 +249,17 @@ def check_cached(folder, ids, *, dtype, task="causal-lm", steps=((1,) * 9, (4, 5
             got = ours(fresh, past_key_values=cache).logits.data[:, 0]
             for b, n in enumerate(lengths):
                 assert error(got[b], want[b, n + step]) < PACKED[dtype], (b, step)
+
+
+def check_dropout(cls, config, rates):
+    """Each of a configuration's rates, all others 0, changes what the model gives in training, and there alone."""
+    ids = np.arange(8)[None]
+    for rate in rates:
+        chosen = replace(config, **{name: 0.5 if name == rate else 0.0 for name in rates})
+        model = cls(chosen, rng=np.random.default_rng(0))
+        with minilm.no_grad():
+            first, second = (next(iter(tensors(model(ids)).values())).data for _ in range(2))
+            assert not np.array_equal(first, second), rate
+            model.eval()
+            first, second = (next(iter(tensors(model(ids)).values())).data for _ in range(2))
+            np.testing.assert_array_equal(first, second)

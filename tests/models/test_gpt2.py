@@ -159,7 +159,7 @@ def test_a_configuration_that_cannot_be_is_refused_by_name(change, words):
 
 def test_wrong_input_is_refused_with_what_must_hold():
     ours = model()
-    with pytest.raises(ValueError, match=r"at most n_positions = 12 tokens fit; got 13"):
+    with pytest.raises(ValueError, match=r"at most 12 positions fit; got 13"):
         ours(batch(T=13))
     with pytest.raises(IndexError, match=r"token ids must lie in \[0, 31\); got 31"):
         ours(np.full((1, 2), 31))

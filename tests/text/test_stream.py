@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minilm.text import train_tokenizer
+from minilm.text import Tokenizer, train_tokenizer
 
 PROSE = ["the cat, the hat; don't! 你好 🙂 é\n" * 4, "def f(x):\n    return x\n"]
 SIZES = {"character": None, "bpe": 300, "wordpiece": 150}
@@ -44,3 +44,15 @@ def test_text_comes_as_soon_as_it_is_whole():
         assert stream.push(token_id) == ""
     assert stream.flush() == "\ufffd"
     assert stream.push(tokenizer.encode("c")[0]) == "c"
+
+
+def test_a_stream_goes_on_from_a_prompt(root):
+    tokenizer = Tokenizer.load(root / "llama-prepend")  # which drops the space before the first of all tokens
+    ids = tokenizer.encode("The quick brown 你 fox", add_special_tokens=False)
+    for cut in range(len(ids)):
+        stream = tokenizer.stream()
+        for i in ids[:cut]:
+            stream.push(i)
+        text = "".join([*map(stream.push, ids[cut:]), stream.flush()])
+        if not tokenizer.decode(ids[:cut]).endswith("\ufffd"):
+            assert tokenizer.decode(ids[:cut]) + text == "The quick brown 你 fox"

@@ -177,8 +177,7 @@ def test_end_of_text_is_what_the_configuration_says(made, tmp_path):
     config.write_text('{"eos_token": {"content": "[MASK]"}}')
     assert Tokenizer.load(tmp_path).eos_id == 4
     config.write_text('{"eos_token": "[NONE]"}')
-    with pytest.raises(ValueError, match=r"eos_token must be in the vocabulary, got '\[NONE\]'"):
-        Tokenizer.load(tmp_path)
+    assert Tokenizer.load(tmp_path).eos_id == made["wordpiece"].vocab_size  # added behind, as transformers does
     config.write_text("[")
     with pytest.raises(ValueError, match="must be a JSON object"):
         Tokenizer.load(tmp_path)

@@ -9,29 +9,35 @@ Backward, with δ_t = Σ_s R_ts dR_ts, which is ⟨do_t, o_t⟩:
     dv = Rᵀ do        dR = do vᵀ        dA = R dR - P δ        dq = dA k c        dk = dAᵀ q c        dbias = dA
 
 Query head h uses key/value head h // (H / G), whose gradient is the sum over its query heads.  A key is hidden by
-bias = -inf, or by ``causal``, under which query t sees the keys s ≤ t + ``offset``.  A query that sees no key attends
-to nothing: its output and its gradients are zero, not NaN.  ``keep`` is drawn from the seed with probability 1 - p.
+bias = -inf; by ``causal``, under which query t sees the keys s ≤ t + ``offset``; or by ``window``, under which it sees
+the keys s > t + ``offset`` - ``window``.  With ``lengths``, the rows of q and the rows of k of each sequence, sequences
+lie end to end along T and S: a query sees keys of its own sequence alone, and t and s count from where that starts.  A
+query that sees no key attends to nothing: its output and its gradients are zero, not NaN.  ``keep`` is drawn from the
+seed with probability 1 - p.
 Saves q, k, v and P, which is T·S numbers per head; the compiled loops save o and one number per query instead (the log
 of the softmax's denominator), recompute P, and get δ from o.
 Derivation: attention.md.  Sources: Vaswani et al. (2017), arXiv:1706.03762; Ainslie et al. (2023), arXiv:2305.13245
-(grouped heads); Dao et al. (2022), arXiv:2205.14135.
+(grouped heads); Dao et al. (2022), arXiv:2205.14135; Beltagy et al. (2020), arXiv:2004.05150 (windows).
 """
 
 import numpy as np
 
+from ..layout import pieces
 from ..primitives.broadcasting import fit
 from ..random import keep_attention, threshold
 
+EVERYTHING = 2**62  # a window that hides nothing
+
 
 # (B, H, T, D), (B, G, S, D), (B, G, S, Dv), broadcastable to (B, H, T, S) -> (B, H, T, Dv)
-def attention_forward(q, k, v, bias, *, scale, causal, offset, dropout, seed):
+def attention_forward(q, k, v, bias, *, scale, causal, offset, window, lengths, dropout, seed):
     B, H, T, _ = q.shape
     G, S = k.shape[1:3]
     A = (_grouped(q, G) @ _grouped(k, G).swapaxes(-1, -2)).reshape(B, H, T, S) * scale
     if bias is not None:
         A = A + bias
-    if causal:
-        A = np.where(np.arange(S) <= np.arange(T)[:, None] + offset, A, -np.inf)
+    if causal or window is not None or lengths is not None:
+        A = np.where(_visible(T, S, causal, offset, window, lengths), A, -np.inf)
     top = A.max(axis=-1, keepdims=True) if S else A.sum(axis=-1, keepdims=True)
     P = np.exp(A - np.where(top == -np.inf, 0, top))
     total = P.sum(axis=-1, keepdims=True)
@@ -60,6 +66,22 @@ def attention_backward(do, saved, needs):
     return dq, dk, dv, dbias
 
 
+def _visible(T, S, causal, offset, window, lengths):  # (T, S)
+    """Which keys each query sees."""
+    (row, t), (column, s) = (_places(np.asarray(n, np.int64)) for n in lengths or ((T,), (S,)))
+    t = t[:, None]
+    see = row[:, None] == column
+    if causal:
+        see = see & (s <= t + offset)
+    return see if window is None else see & (s > t + offset - window)
+
+
+def _places(lengths):
+    """The sequence of each row, and its place there."""
+    of = np.repeat(np.arange(len(lengths)), lengths)
+    return of, np.arange(len(of)) - (np.cumsum(lengths) - lengths)[of]
+
+
 def _grouped(x, G):
     """(B, H, ...) -> (B, G, H/G, ...): query heads beside the key/value head that they share."""
     B, H, *rest = x.shape
@@ -73,24 +95,27 @@ def attention_compiled(loops):
     (B, T, H, D) and are seen as (B, H, T, D), so that merging the heads again costs no copy.
     """
 
-    def forward(q, k, v, bias, *, scale, causal, offset, dropout, seed):
+    def forward(q, k, v, bias, *, scale, causal, offset, window, lengths, dropout, seed):
         q, k, v = _rows(q), _rows(k), _rows(v)
         B, H, T, _ = q.shape
-        wide = _wide(bias, (B, H, T, k.shape[2]), q.dtype)
+        S = k.shape[2]
+        wide = _wide(bias, (B, H, T, S), q.dtype)
         o, lse = _empty_heads((B, H, T, v.shape[3]), q.dtype), np.empty((B, H, T), q.dtype)
-        static = scale, causal, offset, threshold(dropout), 1 / (1 - dropout), seed & (2**64 - 1)
-        loops.forward(q, k, v, wide, *static, o, lse)
-        return o, (q, k, v, wide, o, lse, static, None if bias is None else bias.shape)
+        each = ((T,), (S,)) if lengths is None else lengths
+        window = EVERYTHING if window is None else min(window, EVERYTHING)
+        static = scale, causal, window, threshold(dropout), 1 / (1 - dropout), seed & (2**64 - 1)
+        loops.forward(q, k, v, wide, pieces(*each, offset, loops.QUERIES), *static, o, lse)
+        return o, (q, k, v, wide, o, lse, (*each, offset), static, None if bias is None else bias.shape)
 
     def backward(do, saved, needs):
-        q, k, v, wide, o, lse, static, bias_shape = saved
+        q, k, v, wide, o, lse, where, static, bias_shape = saved
         needs = (*needs[:3], needs[3] and bias_shape is not None)
         if not any(needs):
             return None, None, None, None
         like = zip((q, k, v), needs, strict=False)
         dq, dk, dv = (_empty_heads(x.shape if need else (*x.shape[:3], 0), x.dtype) for x, need in like)
         dA = np.zeros((*q.shape[:3], k.shape[2]) if needs[3] else (0, 0, 0, 0), q.dtype)
-        loops.backward(_rows(do), q, k, v, wide, o, lse, *static, dq, dk, dv, dA)
+        loops.backward(_rows(do), q, k, v, wide, o, lse, pieces(*where, q.shape[2]), *static, dq, dk, dv, dA)
         grads = dq, dk, dv, fit(dA, bias_shape) if needs[3] else None
         return tuple(grad if need else None for grad, need in zip(grads, needs, strict=True))
 

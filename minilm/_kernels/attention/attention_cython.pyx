@@ -3,13 +3,15 @@
 
 The mathematics and the names are those of attention.py.  A block of scores is kept transposed, A[i, j] for key s0 + i
 and query t0 + j, so that the softmax of 64 queries runs along vectors and only q (and do) is ever transposed.  Under
-``causal`` the columns below ``first`` of a row of the block are hidden; they are neither computed nor read.
+``causal`` the columns below ``first`` of a row of the block are hidden; they are neither computed nor read.  A row of
+``pieces`` is t0, t1, s0, s1, offset, as layout.pieces makes it: blocks never reach beyond the keys that a piece sees.
+A single query, which is what decoding asks for, has a loop of its own over the rows of k and v.
 """
 
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, log
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 cdef extern from "vecmath.h" nogil:
@@ -35,43 +37,111 @@ cdef extern from * nogil:
     """
     void product_f(long, long, long, const float*, long, long, const float*, long, float*, long, int)
     void product_d(long, long, long, const double*, long, long, const double*, long, double*, long, int)
+    void dots_f(long, long, const float*, long, const float*, float, float*)
+    void dots_d(long, long, const double*, long, const double*, double, double*)
 
 cdef enum:
     BLOCK = 64  # queries, and keys, of a block
     ROWS = 8  # rows of one product
     STEP = 16  # ``first`` is a multiple of this: of every vector's length, and of ROWS
 
+QUERIES = BLOCK  # of one piece of the forward
+
 
 def forward(const floating[:, :, :, :] q, const floating[:, :, :, :] k, const floating[:, :, :, :] v,
-                   const floating[:, :, :, :] bias, double scale, bint causal, Py_ssize_t offset,
-                   uint32_t threshold, double kept, uint64_t seed, floating[:, :, :, :] o, floating[:, :, ::1] lse):
-    cdef Py_ssize_t H = q.shape[1], T = q.shape[2], blocks = (T + BLOCK - 1) // BLOCK
-    cdef Py_ssize_t w, work = q.shape[0] * H * blocks
+            const floating[:, :, :, :] bias, const int64_t[:, ::1] pieces, double scale, bint causal,
+            Py_ssize_t window, uint32_t threshold, double kept, uint64_t seed, floating[:, :, :, :] o,
+            floating[:, :, ::1] lse):
+    cdef Py_ssize_t H = q.shape[1], n = pieces.shape[0], w, i, work = q.shape[0] * H * n
     cdef int failed = 0
     for w in prange(work, nogil=True, schedule="dynamic", chunksize=1):
-        failed += _forward_block(w // blocks // H, w // blocks % H, w % blocks * BLOCK, q, k, v, bias, scale, causal,
-                                 offset, threshold, kept, seed, o, lse)
+        i = w % n
+        if pieces[i, 1] - pieces[i, 0] == 1 and not threshold:
+            _forward_query(w // n // H, w // n % H, &pieces[i, 0], q, k, v, bias, scale, causal, window, o, lse)
+        elif pieces[i, 1] > pieces[i, 0]:
+            failed += _forward_block(w // n // H, w // n % H, &pieces[i, 0], q, k, v, bias, scale, causal, window,
+                                     threshold, kept, seed, o, lse)
     if failed:
         raise MemoryError("attention: no memory for a block of scores")
 
 
-cdef int _forward_block(Py_ssize_t b, Py_ssize_t h, Py_ssize_t t0, const floating[:, :, :, :] q,
+cdef inline Py_ssize_t _begin(const int64_t *piece, Py_ssize_t window) noexcept nogil:
+    """The first key that any query of the piece sees."""
+    return max(piece[2], piece[0] + piece[4] - window + 1)
+
+
+cdef inline Py_ssize_t _end(const int64_t *piece, Py_ssize_t t1, bint causal) noexcept nogil:
+    """The key after the last that any query of the piece before t1 sees."""
+    return max(min(piece[3], t1 + piece[4]), piece[2]) if causal else piece[3]
+
+
+cdef void _forward_query(Py_ssize_t b, Py_ssize_t h, const int64_t *piece, const floating[:, :, :, :] q,
                          const floating[:, :, :, :] k, const floating[:, :, :, :] v,
-                         const floating[:, :, :, :] bias, double scale, bint causal, Py_ssize_t offset,
+                         const floating[:, :, :, :] bias, double scale, bint causal, Py_ssize_t window,
+                         floating[:, :, :, :] o, floating[:, :, ::1] lse) noexcept nogil:
+    """One query, without dropout: every key between the first and the last that it sees counts, and no other."""
+    cdef Py_ssize_t t = piece[0], D = q.shape[3], Dv = v.shape[3], g = h // (q.shape[1] // k.shape[1])
+    cdef Py_ssize_t i, d, s0, m, end = _end(piece, t + 1, causal), unit = sizeof(floating)
+    cdef Py_ssize_t k_row = k.strides[2] // unit
+    cdef floating A[64]  # BLOCK
+    cdef const floating *query = &q[b, h, t, 0] if D else NULL
+    cdef const floating *keys
+    cdef floating top = -INFINITY, base, shrink
+    cdef double total = 0
+    cdef floating *row = &o[b, h, t, 0] if Dv else NULL
+    for d in range(Dv):
+        row[d] = 0
+    for s0 in range(_begin(piece, window), end, 64):  # BLOCK
+        m = min(<Py_ssize_t> BLOCK, end - s0)
+        keys = &k[b, g, s0, 0] if D else NULL
+        if floating is float:
+            dots_f(m, D, keys, k_row, query, <float> scale, A)
+        else:
+            dots_d(m, D, keys, k_row, query, scale, A)
+        if bias.shape[0]:
+            for i in range(m):
+                A[i] += bias[b, h, t, s0 + i]
+        shrink = top
+        for i in range(m):
+            top = A[i] if A[i] > top else top
+        base = 0 if top == -INFINITY else top
+        shrink = _exp(shrink - base)
+        for i in range(m):
+            A[i] = _exp(A[i] - base)
+        total *= shrink
+        for i in range(m):
+            total += A[i]
+        for d in range(Dv):
+            row[d] *= shrink
+        if Dv:
+            _product(1, Dv, m, A, 1, 1, &v[b, g, s0, 0], v.strides[2] // unit, row, Dv, True)
+    if total == 0:  # saw no key; lse = inf makes its P zero in the backward
+        lse[b, h, t] = INFINITY
+        return
+    lse[b, h, t] = <floating> (top + log(total))
+    base = <floating> (1 / total)
+    for d in range(Dv):
+        row[d] *= base
+
+
+cdef int _forward_block(Py_ssize_t b, Py_ssize_t h, const int64_t *piece, const floating[:, :, :, :] q,
+                         const floating[:, :, :, :] k, const floating[:, :, :, :] v,
+                         const floating[:, :, :, :] bias, double scale, bint causal, Py_ssize_t window,
                          uint32_t threshold, double kept, uint64_t seed, floating[:, :, :, :] o,
                          floating[:, :, ::1] lse) noexcept nogil:
-    cdef Py_ssize_t T = q.shape[2], D = q.shape[3], S = k.shape[2], Dv = v.shape[3]
-    cdef Py_ssize_t g = h // (q.shape[1] // k.shape[1]), n = min(<Py_ssize_t> BLOCK, T - t0), unit = sizeof(floating)
-    cdef Py_ssize_t end = max(min(S, t0 + n + offset), 0) if causal else S
+    cdef Py_ssize_t D = q.shape[3], Dv = v.shape[3], t0 = piece[0], n = piece[1] - t0, offset = piece[4]
+    cdef Py_ssize_t g = h // (q.shape[1] // k.shape[1]), unit = sizeof(floating), width = (n + STEP - 1) // STEP * STEP
+    cdef Py_ssize_t begin = _begin(piece, window), end = _end(piece, t0 + n, causal)
     cdef Py_ssize_t i, j, d, s0, m, first, visible, o_row = o.strides[2] // unit, v_row = v.strides[2] // unit
-    cdef floating *scratch = <floating *> malloc((BLOCK * (D + 2 * BLOCK + 2) + STEP) * sizeof(floating))
+    cdef floating *scratch = <floating *> malloc((BLOCK * (D + 2 * BLOCK + 6) + STEP) * sizeof(floating))
     cdef floating *qT = _aligned(scratch)  # (D, BLOCK), times scale
     cdef floating *A = qT + D * BLOCK  # (BLOCK, BLOCK)
-    cdef floating *keep = A + BLOCK * BLOCK
-    cdef floating *top = keep + BLOCK * BLOCK
+    cdef floating *keep = A + BLOCK * BLOCK  # (BLOCK + 4, BLOCK)
+    cdef floating *top = keep + (BLOCK + 4) * BLOCK
     cdef floating *shrink = top + BLOCK
     cdef double total[BLOCK]  # a double: an error of the sum would be one of δ, and every row of dA would add up to it
     cdef floating *row
+    cdef floating *kept_row
     cdef floating x, base
     if scratch == NULL:
         return 1
@@ -83,21 +153,21 @@ cdef int _forward_block(Py_ssize_t b, Py_ssize_t h, Py_ssize_t t0, const floatin
         row = &o[b, h, t0 + j, 0] if Dv else NULL
         for d in range(Dv):
             row[d] = 0
-    for s0 in range(0, end, 64):  # BLOCK
+    for s0 in range(begin, end, 64):  # BLOCK
         m = min(<Py_ssize_t> BLOCK, end - s0)
-        _scores(b, h, g, t0, n, s0, m, k, bias, causal, offset, qT, A)
-        for j in range(BLOCK):
+        _scores(b, h, g, t0, n, s0, m, k, bias, causal, offset, window, qT, A)
+        for j in range(width):
             shrink[j] = top[j]
         for i in range(m):
             row = A + i * BLOCK
-            for j in range(_first(i, s0, t0, causal, offset), BLOCK):
+            for j in range(_first(i, s0, t0, causal, offset), width):
                 top[j] = row[j] if row[j] > top[j] else top[j]
-        for j in range(BLOCK):
+        for j in range(width):
             shrink[j] = _exp(shrink[j] - (0 if top[j] == -INFINITY else top[j]))
             total[j] *= shrink[j]
         for i in range(m):
             row = A + i * BLOCK
-            for j in range(_first(i, s0, t0, causal, offset), BLOCK):
+            for j in range(_first(i, s0, t0, causal, offset), width):
                 base = 0 if top[j] == -INFINITY else top[j]
                 x = _exp(row[j] - base)
                 total[j] += x
@@ -106,12 +176,13 @@ cdef int _forward_block(Py_ssize_t b, Py_ssize_t h, Py_ssize_t t0, const floatin
             _draw(b * q.shape[1] + h, t0, s0, m, threshold, <floating> kept, seed, keep)
             for i in range(m):
                 row = A + i * BLOCK
-                for j in range(_first(i, s0, t0, causal, offset), BLOCK):
-                    row[j] *= keep[i * BLOCK + j]
+                kept_row = keep + (s0 % 4 + i) * BLOCK
+                for j in range(_first(i, s0, t0, causal, offset), width):
+                    row[j] *= kept_row[j]
         if Dv == 0:
             continue
         for j in range(0, n, 8):  # ROWS
-            if s0:
+            if s0 > begin:
                 for i in range(j, min(j + ROWS, n)):
                     row = &o[b, h, t0 + i, 0]
                     for d in range(Dv):
@@ -134,63 +205,64 @@ cdef int _forward_block(Py_ssize_t b, Py_ssize_t h, Py_ssize_t t0, const floatin
 
 
 def backward(const floating[:, :, :, :] do, const floating[:, :, :, :] q, const floating[:, :, :, :] k,
-                    const floating[:, :, :, :] v, const floating[:, :, :, :] bias,
-                    const floating[:, :, :, :] o, const floating[:, :, ::1] lse, double scale, bint causal,
-                    Py_ssize_t offset, uint32_t threshold, double kept, uint64_t seed, floating[:, :, :, :] dq,
-                    floating[:, :, :, :] dk, floating[:, :, :, :] dv, floating[:, :, :, ::1] dA):
-    cdef Py_ssize_t G = k.shape[1]
-    cdef Py_ssize_t w, work = k.shape[0] * G
+             const floating[:, :, :, :] v, const floating[:, :, :, :] bias,
+             const floating[:, :, :, :] o, const floating[:, :, ::1] lse, const int64_t[:, ::1] pieces,
+             double scale, bint causal, Py_ssize_t window, uint32_t threshold, double kept, uint64_t seed,
+             floating[:, :, :, :] dq, floating[:, :, :, :] dk, floating[:, :, :, :] dv, floating[:, :, :, ::1] dA):
+    cdef Py_ssize_t G = k.shape[1], n = pieces.shape[0], w, work = k.shape[0] * G * n
     cdef int failed = 0
     for w in prange(work, nogil=True, schedule="dynamic", chunksize=1):
-        failed += _backward_head(w // G, w % G, do, q, k, v, bias, o, lse, scale, causal, offset, threshold, kept, seed,
-                                 dq, dk, dv, dA)
+        failed += _backward_piece(w // n // G, w // n % G, &pieces[w % n, 0], do, q, k, v, bias, o, lse, scale, causal,
+                                  window, threshold, kept, seed, dq, dk, dv, dA)
     if failed:
         raise MemoryError("attention: no memory for a block of scores")
 
 
-cdef int _backward_head(Py_ssize_t b, Py_ssize_t g, const floating[:, :, :, :] do,
+cdef int _backward_piece(Py_ssize_t b, Py_ssize_t g, const int64_t *piece, const floating[:, :, :, :] do,
                         const floating[:, :, :, :] q, const floating[:, :, :, :] k,
                         const floating[:, :, :, :] v, const floating[:, :, :, :] bias,
                         const floating[:, :, :, :] o, const floating[:, :, ::1] lse, double scale, bint causal,
-                        Py_ssize_t offset, uint32_t threshold, double kept, uint64_t seed,
+                        Py_ssize_t window, uint32_t threshold, double kept, uint64_t seed,
                         floating[:, :, :, :] dq, floating[:, :, :, :] dk, floating[:, :, :, :] dv,
                         floating[:, :, :, ::1] dA) noexcept nogil:
     cdef Py_ssize_t h, t0, shared = q.shape[1] // k.shape[1]
     cdef floating *scratch = <floating *> malloc(
-        (BLOCK * (q.shape[3] + v.shape[3] + 3 * BLOCK + 2) + STEP) * sizeof(floating))
+        (BLOCK * (q.shape[3] + v.shape[3] + 3 * BLOCK + 6) + STEP) * sizeof(floating))
     if scratch == NULL:
         return 1
-    _clear(b, g, dk)
-    _clear(b, g, dv)
+    _clear(b, g, piece[2], piece[3], dk)
+    _clear(b, g, piece[2], piece[3], dv)
     for h in range(g * shared, (g + 1) * shared):
-        for t0 in range(0, q.shape[2], 64):  # BLOCK
-            _backward_block(b, g, h, t0, do, q, k, v, bias, o, lse, scale, causal, offset, threshold, kept, seed,
-                            dq, dk, dv, dA, _aligned(scratch))
+        for t0 in range(piece[0], piece[1], 64):  # BLOCK
+            _backward_block(b, g, h, t0, piece, do, q, k, v, bias, o, lse, scale, causal, window, threshold, kept,
+                            seed, dq, dk, dv, dA, _aligned(scratch))
     free(scratch)
     return 0
 
 
-cdef void _backward_block(Py_ssize_t b, Py_ssize_t g, Py_ssize_t h, Py_ssize_t t0, const floating[:, :, :, :] do,
-                          const floating[:, :, :, :] q, const floating[:, :, :, :] k,
+cdef void _backward_block(Py_ssize_t b, Py_ssize_t g, Py_ssize_t h, Py_ssize_t t0, const int64_t *piece,
+                          const floating[:, :, :, :] do, const floating[:, :, :, :] q, const floating[:, :, :, :] k,
                           const floating[:, :, :, :] v, const floating[:, :, :, :] bias,
                           const floating[:, :, :, :] o, const floating[:, :, ::1] lse, double scale, bint causal,
-                          Py_ssize_t offset, uint32_t threshold, double kept, uint64_t seed,
+                          Py_ssize_t window, uint32_t threshold, double kept, uint64_t seed,
                           floating[:, :, :, :] dq, floating[:, :, :, :] dk, floating[:, :, :, :] dv,
                           floating[:, :, :, ::1] dA, floating *scratch) noexcept nogil:
-    cdef Py_ssize_t T = q.shape[2], D = q.shape[3], S = k.shape[2], Dv = v.shape[3]
-    cdef Py_ssize_t n = min(<Py_ssize_t> BLOCK, T - t0), unit = sizeof(floating)
-    cdef Py_ssize_t end = max(min(S, t0 + n + offset), 0) if causal else S
-    cdef Py_ssize_t i, j, d, s0, m, first, visible, seen, rows, width = (n + STEP - 1) // STEP * STEP
-    cdef Py_ssize_t q_row = q.strides[2] // unit, k_row = k.strides[2] // unit, v_row = v.strides[2] // unit, do_row = do.strides[2] // unit
+    cdef Py_ssize_t D = q.shape[3], Dv = v.shape[3], n = min(<Py_ssize_t> BLOCK, piece[1] - t0), offset = piece[4]
+    cdef Py_ssize_t begin = max(piece[2], t0 + offset - window + 1), end = _end(piece, t0 + n, causal)
+    cdef Py_ssize_t unit = sizeof(floating), width = (n + STEP - 1) // STEP * STEP
+    cdef Py_ssize_t i, j, d, s0, m, first, visible, seen, rows
+    cdef Py_ssize_t q_row = q.strides[2] // unit, k_row = k.strides[2] // unit, v_row = v.strides[2] // unit
+    cdef Py_ssize_t do_row = do.strides[2] // unit
     cdef floating *qT = scratch  # (D, BLOCK), times scale
     cdef floating *doT = qT + D * BLOCK  # (Dv, BLOCK)
     cdef floating *P = doT + Dv * BLOCK  # (BLOCK, BLOCK), then R
     cdef floating *dR = P + BLOCK * BLOCK  # then dA c
     cdef floating *keep = dR + BLOCK * BLOCK
-    cdef floating *delta = keep + BLOCK * BLOCK
+    cdef floating *delta = keep + (BLOCK + 4) * BLOCK
     cdef floating *L = delta + BLOCK
     cdef floating *row
     cdef floating *grad
+    cdef floating *kept_row
     cdef floating c = <floating> scale
     _transpose(&q[b, h, t0, 0] if D else NULL, n, D, q_row, c, qT)
     _transpose(&do[b, h, t0, 0] if Dv else NULL, n, Dv, do_row, 1, doT)
@@ -201,9 +273,9 @@ cdef void _backward_block(Py_ssize_t b, Py_ssize_t g, Py_ssize_t h, Py_ssize_t t
         row = &dq[b, h, t0 + j, 0] if dq.shape[3] else NULL
         for d in range(dq.shape[3]):
             row[d] = 0
-    for s0 in range(0, end, 64):  # BLOCK
+    for s0 in range(begin, end, 64):  # BLOCK
         m = min(<Py_ssize_t> BLOCK, end - s0)
-        _scores(b, h, g, t0, n, s0, m, k, bias, causal, offset, qT, P)
+        _scores(b, h, g, t0, n, s0, m, k, bias, causal, offset, window, qT, P)
         for i in range(0, m, 8):  # ROWS
             first = _first(i, s0, t0, causal, offset)
             if first < width:
@@ -218,9 +290,10 @@ cdef void _backward_block(Py_ssize_t b, Py_ssize_t g, Py_ssize_t h, Py_ssize_t t
             for j in range(first, width):
                 row[j] = _exp(row[j] - L[j])
             if threshold:
+                kept_row = keep + (s0 % 4 + i) * BLOCK
                 for j in range(first, width):
-                    grad[j] = row[j] * (grad[j] * keep[i * BLOCK + j] - delta[j])
-                    row[j] *= keep[i * BLOCK + j]
+                    grad[j] = row[j] * (grad[j] * kept_row[j] - delta[j])
+                    row[j] *= kept_row[j]
             else:
                 for j in range(first, width):
                     grad[j] = row[j] * (grad[j] - delta[j])
@@ -248,15 +321,15 @@ cdef void _backward_block(Py_ssize_t b, Py_ssize_t g, Py_ssize_t h, Py_ssize_t t
 
 cdef void _scores(Py_ssize_t b, Py_ssize_t h, Py_ssize_t g, Py_ssize_t t0, Py_ssize_t n, Py_ssize_t s0, Py_ssize_t m,
                   const floating[:, :, :, :] k, const floating[:, :, :, :] bias, bint causal, Py_ssize_t offset,
-                  const floating *qT, floating *A) noexcept nogil:
+                  Py_ssize_t window, const floating *qT, floating *A) noexcept nogil:
     """A[i, j] = c ⟨k_i, q_j⟩ + bias, or -inf where hidden, from column ``first`` of each row on."""
     cdef Py_ssize_t i, j, D = k.shape[3], first, width = (n + STEP - 1) // STEP * STEP, unit = sizeof(floating)
     cdef floating extra
     for i in range(0, m, 8):  # ROWS
         first = _first(i, s0, t0, causal, offset)
         if first < width:
-            _product(min(<Py_ssize_t> ROWS, m - i), width - first, D, &k[b, g, s0 + i, 0] if D else NULL, k.strides[2] // unit, 1,
-                     qT + first, BLOCK, A + i * BLOCK + first, BLOCK, False)
+            _product(min(<Py_ssize_t> ROWS, m - i), width - first, D, &k[b, g, s0 + i, 0] if D else NULL,
+                     k.strides[2] // unit, 1, qT + first, BLOCK, A + i * BLOCK + first, BLOCK, False)
     if bias.shape[0]:
         for i in range(m):
             first = _first(i, s0, t0, causal, offset)
@@ -268,15 +341,17 @@ cdef void _scores(Py_ssize_t b, Py_ssize_t h, Py_ssize_t g, Py_ssize_t t0, Py_ss
                 for j in range(first, n):
                     A[i * BLOCK + j] += bias[b, h, t0 + j, s0 + i]
     for i in range(m):
-        for j in range(width, BLOCK):
-            A[i * BLOCK + j] = 0
+        first = _first(i, s0, t0, causal, offset)
         if causal:
-            for j in range(_first(i, s0, t0, causal, offset), min(s0 + i - offset - t0, <Py_ssize_t> BLOCK)):
+            for j in range(first, min(s0 + i - offset - t0, width)):
                 A[i * BLOCK + j] = -INFINITY
+        for j in range(max(s0 + i - offset - t0 + window, first), width):
+            A[i * BLOCK + j] = -INFINITY
 
 
-cdef inline Py_ssize_t _first(Py_ssize_t i, Py_ssize_t s0, Py_ssize_t t0, bint causal, Py_ssize_t offset) noexcept nogil:
-    """The first column of row i of a block that is computed: the first query that sees a key of its band, rounded down."""
+cdef inline Py_ssize_t _first(Py_ssize_t i, Py_ssize_t s0, Py_ssize_t t0, bint causal,
+                              Py_ssize_t offset) noexcept nogil:
+    """The first column of row i that is computed: the first query that sees a key of its band, rounded down."""
     if not causal:
         return 0
     return min(max(s0 + i // ROWS * ROWS - offset - t0, 0), <Py_ssize_t> BLOCK) // STEP * STEP
@@ -284,14 +359,14 @@ cdef inline Py_ssize_t _first(Py_ssize_t i, Py_ssize_t s0, Py_ssize_t t0, bint c
 
 cdef void _draw(Py_ssize_t head, Py_ssize_t t0, Py_ssize_t s0, Py_ssize_t m, uint32_t threshold, floating kept,
                 uint64_t seed, floating *keep) noexcept nogil:
-    """keep[i, j] = 1 / (1 - p) or 0; a block starts at a multiple of 4 keys, so each counter serves four rows."""
+    """keep[s0 % 4 + i, j] = 1 / (1 - p) or 0; each counter serves four rows, the first of which is a multiple of 4."""
     cdef Py_ssize_t i, j
     cdef uint32_t w0, w1, w2, w3, k0 = <uint32_t> seed, k1 = <uint32_t> (seed >> 32)
     cdef floating *row
-    for i in range(0, m, 4):
+    for i in range(0, s0 % 4 + m, 4):
         row = keep + i * BLOCK
         for j in range(BLOCK):
-            philox(<uint32_t> ((s0 + i) // 4), <uint32_t> (t0 + j), <uint32_t> head, 1, k0, k1, &w0, &w1, &w2, &w3)
+            philox(<uint32_t> (s0 // 4 + i // 4), <uint32_t> (t0 + j), <uint32_t> head, 1, k0, k1, &w0, &w1, &w2, &w3)
             row[j] = kept if w0 >= threshold else 0
             row[j + BLOCK] = kept if w1 >= threshold else 0
             row[j + 2 * BLOCK] = kept if w2 >= threshold else 0
@@ -309,10 +384,10 @@ cdef void _transpose(const floating *x, Py_ssize_t n, Py_ssize_t D, Py_ssize_t x
             xT[d * BLOCK + j] = 0
 
 
-cdef void _clear(Py_ssize_t b, Py_ssize_t g, floating[:, :, :, :] x) noexcept nogil:
+cdef void _clear(Py_ssize_t b, Py_ssize_t g, Py_ssize_t s0, Py_ssize_t s1, floating[:, :, :, :] x) noexcept nogil:
     cdef Py_ssize_t s, d
     cdef floating *row
-    for s in range(x.shape[2]):
+    for s in range(s0, s1):
         row = &x[b, g, s, 0] if x.shape[3] else NULL
         for d in range(x.shape[3]):
             row[d] = 0

@@ -1,8 +1,11 @@
-/* The one matrix product of attention_cython.pyx: a few rows of c = a b or c += a b, with c held in registers.
+/* The products of attention_cython.pyx: a few rows of c = a b or c += a b, with c held in registers; and rows times a
+ * vector.
  *
  * Included once per type, with REAL and NAME(x) defined.  Vectors are GCC's and Clang's extension, as wide as the
  * processor's; any other compiler gets vectors of one element.
  */
+#include <string.h>
+
 #if defined(__AVX512F__)
 #define VECTOR 64
 #elif defined(__AVX__)
@@ -72,6 +75,30 @@ static void NAME(product)(long M, long N, long K, const REAL *a, long a_row, lon
 #endif
     for (; M >= 4; M -= 4, a += 4 * a_row, c += 4 * c_row) NAME(band)(4, N, K, a, a_row, a_col, b, b_row, c, c_row, add);
     for (; M >= 1; M -= 1, a += a_row, c += c_row) NAME(band)(1, N, K, a, a_row, a_col, b, b_row, c, c_row, add);
+}
+
+/* y_i = c <a_i, x>, for M rows of K numbers, a_row apart: four rows at a time hide the time that a sum takes. */
+INLINE void NAME(dot_rows)(const int rows, long K, const REAL *a, long a_row, const REAL *x, REAL c, REAL *y) {
+    NAME(vec) sum[4];
+    REAL lanes[4][sizeof(NAME(vec)) / sizeof(REAL)];
+    long k = 0;
+#pragma GCC unroll 4
+    for (int i = 0; i < rows; i++) sum[i] = (NAME(vec)){0};
+    for (; k + LANES <= K; k += LANES)
+#pragma GCC unroll 4
+        for (int i = 0; i < rows; i++) sum[i] += *(const NAME(vec) *)(a + i * a_row + k) * *(const NAME(vec) *)(x + k);
+    for (int i = 0; i < rows; i++) {
+        memcpy(lanes[i], &sum[i], sizeof sum[i]);
+        for (long half = LANES / 2; half; half /= 2)
+            for (long l = 0; l < half; l++) lanes[i][l] += lanes[i][l + half];
+        for (long l = k; l < K; l++) lanes[i][0] += a[i * a_row + l] * x[l];
+        y[i] = c * lanes[i][0];
+    }
+}
+
+static void NAME(dots)(long M, long K, const REAL *a, long a_row, const REAL *x, REAL c, REAL *y) {
+    for (; M >= 4; M -= 4, a += 4 * a_row, y += 4) NAME(dot_rows)(4, K, a, a_row, x, c, y);
+    for (; M >= 1; M -= 1, a += a_row, y += 1) NAME(dot_rows)(1, K, a, a_row, x, c, y);
 }
 
 #undef VECTOR

@@ -1,0 +1,68 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The loops of silu, for Cython.  Nothing but typed loops: these directives make Python indexing unsafe.
+
+The mathematics and the names are those of silu.py.  With e = exp(-|x|) and r = 1 / (1 + e), σ and 1 - σ are r and e r,
+or the other way round: nothing overflows or cancels.
+"""
+
+from cython cimport floating
+from cython.parallel cimport prange
+
+cdef extern from "vecmath.h" nogil:
+    """
+    #define SILU_LARGE 1000.0
+    """
+    float vm_expf(float x)
+    double vm_exp(double x)
+    float vm_clamp(float x, float limit)
+    float vm_sign(float x, float y)
+    double fabs(double x)
+    double copysign(double x, double y)
+    double SILU_LARGE
+
+cdef enum:
+    BLOCK = 2048  # elements that one thread takes at a time
+    ENOUGH = 8192  # elements below which a second thread costs more than it saves
+
+
+cdef inline floating _exp(floating x) noexcept nogil:
+    if floating is float:
+        return vm_expf(x)
+    else:
+        return vm_exp(x)
+
+
+cdef inline floating _held(floating x) noexcept nogil:
+    if floating is float:
+        return vm_sign(vm_clamp(x, <float>SILU_LARGE), x)
+    else:
+        return copysign(SILU_LARGE, x) if fabs(x) > SILU_LARGE else x
+
+
+def forward(const floating[::1] x, floating[::1] y):
+    cdef Py_ssize_t k, n = x.shape[0]
+    for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static", use_threads_if=n > ENOUGH):
+        _forward(min(BLOCK, n - k * BLOCK), &x[k * BLOCK], &y[k * BLOCK])
+
+
+cdef void _forward(Py_ssize_t n, const floating *x, floating *y) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef floating one = 1, large = <floating>SILU_LARGE
+    for i in range(n):
+        y[i] = (-large if x[i] < -large else x[i]) / (one + _exp(-x[i]))
+
+
+def backward(const floating[::1] dy, const floating[::1] x, floating[::1] dx):
+    cdef Py_ssize_t k, n = x.shape[0]
+    for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static", use_threads_if=n > ENOUGH):
+        _backward(min(BLOCK, n - k * BLOCK), &dy[k * BLOCK], &x[k * BLOCK], &dx[k * BLOCK])
+
+
+cdef void _backward(Py_ssize_t n, const floating *dy, const floating *x, floating *dx) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef floating one = 1, e, r, s
+    for i in range(n):
+        e = _exp(-(x[i] if x[i] > 0 else -x[i]))
+        r = one / (one + e)
+        s = r if x[i] > 0 else e * r
+        dx[i] = dy[i] * (s * (one + _held(x[i]) * (e * r if x[i] > 0 else r)))
