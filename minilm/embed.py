@@ -2,18 +2,18 @@
 
 Of a text with n token vectors x₁ ... xₙ, special tokens included:
 
-    cls           x₁
-    max           the largest of each channel
-    mean          Σ xᵢ / n
-    mean_sqrt_len Σ xᵢ / √n
-    weightedmean  Σ i xᵢ / Σ i
-    lasttoken     xₙ
+    cls                   x₁
+    max                   the largest of each channel
+    mean                  Σ xᵢ / n
+    mean_sqrt_len_tokens  Σ xᵢ / √n
+    weightedmean          Σ i xᵢ / Σ i
+    lasttoken             xₙ
 
 Source: Reimers and Gurevych (2019), "Sentence-BERT", arXiv:1908.10084, and the files of sentence-transformers.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -23,11 +23,11 @@ import numpy as np
 from . import autograd
 from .pretrained import load, load_tokenizer, locate
 
-POOLING = {  # in the order in which several are put side by side -> the option of old files
+POOLING = {  # mode -> the option of older files, in their order
     "cls": "pooling_mode_cls_token",
     "max": "pooling_mode_max_tokens",
     "mean": "pooling_mode_mean_tokens",
-    "mean_sqrt_len": "pooling_mode_mean_sqrt_len_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
@@ -56,9 +56,10 @@ class Dense:
 class EmbeddingConfig:
     """How token vectors become one vector of a text; the default is the mean, as it is.
 
-    ``pooling``: one or more of POOLING; several are put side by side.  ``normalize``: to length 1.  ``max_length``:
-    tokens of a text that are read, special tokens included.  ``lower``: lower-case the text.  ``prompt``: what to put
-    before each text.
+    ``pooling``: one or more of POOLING; several are put side by side, in this order.  ``normalize``: to length 1.
+    ``max_length``: tokens of a text that are read, special tokens included; without it as many as the tokenizer and the
+    model's positions allow.  ``lower``: lower-case the text.  ``prompt``: what to put before each text.  ``dense``:
+    layers between pooling and normalizing.
     """
 
     pooling: str | Sequence[str] = "mean"
@@ -87,6 +88,7 @@ class EmbeddingConfig:
         folder = Path(folder)
         found: dict[str, Any] = {}
         dense: list[Dense] = []
+        includes_prompt = True
         if not (folder / "modules.json").is_file():
             return cls(**_transformer(folder))
         for module in _json(folder / "modules.json", list):
@@ -100,7 +102,7 @@ class EmbeddingConfig:
             if kind == "Transformer":
                 found |= _transformer(path)
             elif kind == "Pooling":
-                found["pooling"] = _pooling(path / "config.json")
+                found["pooling"], includes_prompt = _pooling(path / "config.json")
             elif kind == "Dense" and not found.get("normalize"):
                 dense.append(_dense(path))
             elif kind == "Normalize":
@@ -115,6 +117,8 @@ class EmbeddingConfig:
             name = options.get("default_prompt_name")
             if name is not None:
                 found["prompt"] = (options.get("prompts") or {}).get(name, "")
+        if found.get("prompt") and not includes_prompt:
+            raise ValueError(f"{folder}: a prompt that pooling leaves out (include_prompt) is not supported.")
         return cls(**found, dense=tuple(dense))
 
 
@@ -188,7 +192,7 @@ def pool(x: np.ndarray, lengths: Sequence[int], modes: Sequence[str] = ("mean",)
     ends = np.cumsum(np.array(lengths, np.int64))
     starts = ends - np.array(lengths, np.int64)
     parts = []
-    for mode in sorted(modes, key=list(POOLING).index):
+    for mode in modes:
         if mode == "cls":
             parts.append(x[starts])
         elif mode == "lasttoken":
@@ -253,11 +257,16 @@ def _transformer(folder: Path) -> dict[str, Any]:
     """Read sentence_bert_config.json, or the like for another family."""
     for file in sorted(folder.glob("sentence_*_config.json")):
         options = _json(file, dict)
+        if options.get("transformer_task", "feature-extraction") != "feature-extraction":
+            raise ValueError(
+                f"{file}: transformer_task must be 'feature-extraction'; got {options['transformer_task']!r}."
+            )
         return {"max_length": options.get("max_seq_length"), "lower": bool(options.get("do_lower_case"))}
     return {}
 
 
-def _pooling(file: Path) -> list[str]:
+def _pooling(file: Path) -> tuple[list[str], bool]:
+    """Return the modes, and whether the tokens of a prompt count."""
     options = _json(file, dict)
     named = options.pop("pooling_mode", None)
     if named is not None:
@@ -267,10 +276,15 @@ def _pooling(file: Path) -> list[str]:
     if not modes or not set(modes) <= POOLING.keys():
         raise ValueError(f"{file}: pooling must be one or more of {', '.join(POOLING)}; got {options}.")
     known = {*POOLING.values(), "word_embedding_dimension", "embedding_dimension", "include_prompt"}
-    unknown = sorted(name for name, value in options.items() if name not in known and value)
-    if unknown or options.get("include_prompt") is False:
-        raise ValueError(f"{file}: {(unknown or ['include_prompt'])[0]} is not supported with this value.")
-    return modes
+    _refuse_others(file, options, known)
+    return modes, options.get("include_prompt") is not False
+
+
+def _refuse_others(file: Path, options: dict[str, Any], known: Collection[str]) -> None:
+    """Refuse an option that is set and not known."""
+    for name, value in options.items():
+        if name not in known and value:
+            raise ValueError(f"{file}: {name} is not supported; got {value!r:.80}.")
 
 
 def _dense(folder: Path) -> Dense:
@@ -278,6 +292,7 @@ def _dense(folder: Path) -> Dense:
 
     file = folder / "config.json"
     options = _json(file, dict)
+    _refuse_others(file, options, ("in_features", "out_features", "bias", "activation_function"))
     activation = str(options.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise ValueError(f"{file}: activation_function must be one of {', '.join(ACTIVATIONS)}; got {activation!r}.")

@@ -2,6 +2,8 @@
 
 import json
 import mmap
+import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,10 @@ import numpy as np
 
 from .files import CheckpointError
 
+# Linux sets memory aside for all that could be written to, and so would refuse a file that is larger than the memory,
+# unless it is told not to.  Python names the flag from 3.13 on.
+LINUX = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
+NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if LINUX else 0)
 MOST_JSON = 100_000_000  # bytes; the safetensors format's own limit for its header
 COPY = "take another copy of it"
 
@@ -38,6 +44,9 @@ def map_file(path: Path) -> np.ndarray:
         with open(path, "rb") as file:
             if path.stat().st_size == 0:
                 return np.zeros(0, np.uint8)
+            if NO_RESERVE:
+                private = {"flags": mmap.MAP_PRIVATE | NO_RESERVE, "prot": mmap.PROT_READ | mmap.PROT_WRITE}
+                return np.frombuffer(mmap.mmap(file.fileno(), 0, **private), np.uint8)
             return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
     except (OSError, ValueError, OverflowError) as error:
         raise broken(path, "the file", "be readable", error, "check its owner and mode") from None

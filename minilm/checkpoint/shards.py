@@ -51,7 +51,7 @@ def open_shards(index: Path, open_file: Opener) -> Weights:
 def _beside(index: Path, file: str) -> Path:
     """Return the path of a shard.  CheckpointError where the name leads out of the folder."""
     field = f"weight_map: the file name {short(file)}"
-    if not file or file in (".", "..") or set(file) & set("/\\:\0") or Path(file).name != file:
+    if not file or file in (".", "..") or set(file) & set("/\\:\0"):
         raise broken(index, field, "be a plain name, without a folder", "another", "do not trust this model")
     path = index.parent / file
     try:

@@ -18,7 +18,7 @@ class KVCache:
 
     def __init__(self, layers: int, batch: int, heads: int, capacity: int, D: int, dtype: Any):
         self.keys = np.zeros((layers, batch, heads, capacity, D), dtype)  # zeros take pages when written, not now
-        self.values = np.zeros_like(self.keys)
+        self.values = np.zeros(self.keys.shape, dtype)
         self.lengths = np.zeros(batch, np.int64)
         self.memory: dict[int, tuple[Tensor, Tensor]] = {}  # layer -> keys and values (batch, heads, S, D)
         self.memory_mask: Any = None  # (batch, S), False where it is padding; None where nothing is

@@ -60,7 +60,8 @@ def inspect(path: str | Path, revision: str | None = None) -> Description:
     stored: dict[str, int] = {}
     for entry in entries:
         stored[entry.dtype] = stored.get(entry.dtype, 0) + prod(entry.shape)
-    architecture, tasks, cache_bytes, refusal = None, (), None, None
+    architecture, cache_bytes, refusal = None, None, None
+    tasks: tuple[str, ...] = ()
     try:
         from ..models import tasks as tasks_of
 

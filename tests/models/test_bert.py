@@ -94,8 +94,7 @@ def test_numbers_and_gradients(case, dtype, tmp_path):
     judge.judge(case, tmp_path, dtype)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("head", "tied"), [*((head, True) for head in HEADS), ("BertForPreTraining", False)])
 def test_round_trip(head, tied, tmp_path):
     model = judge.checkpoint(tmp_path / "a", getattr(transformers, head), config(head, tie_word_embeddings=tied))
     judge.check_round_trip(tmp_path / "a", model, tmp_path / "b")

@@ -9,7 +9,6 @@ import transformers
 
 import minilm
 from minilm.models import tasks
-from minilm.models.llama import LlamaConfig, LlamaForCausalLM
 from minilm.nn import ACTIVATIONS
 from tests.models import judge, turned
 from tests.models.turned import HEADS, IDS
@@ -173,44 +172,8 @@ def test_a_text_may_be_longer_than_the_model_is_made_for(tmp_path):
 # ---- the published stories260K
 
 
-def stories():
-    """Read llama2.c's file by hand: pairs of channels lie side by side there, half a head apart in transformers."""
-    raw = (STORIES / "checkpoint_legacy.bin").read_bytes()
-    C, inner, L, H, G, V, T = struct.unpack("7i", raw[:28])
-    data, at, D = np.frombuffer(raw, "<f4", offset=28), 0, C // H
-
-    def take(*shape):
-        nonlocal at
-        at += (size := int(np.prod(shape)))
-        return data[at - size : at].reshape(shape)
-
-    def halves(w):  # (L, heads D, C)
-        return w.reshape(L, -1, D // 2, 2, C).swapaxes(2, 3).reshape(w.shape)
-
-    state, E = {}, take(V, C)
-    layers = {"input_layernorm": take(L, C), "self_attn.q_proj": halves(take(L, H * D, C))}
-    layers |= {"self_attn.k_proj": halves(take(L, G * D, C)), "self_attn.v_proj": take(L, G * D, C)}
-    layers |= {"self_attn.o_proj": take(L, C, H * D), "post_attention_layernorm": take(L, C)}
-    layers |= {"mlp.gate_proj": take(L, inner, C), "mlp.down_proj": take(L, C, inner), "mlp.up_proj": take(L, inner, C)}
-    state = {f"model.layers.{i}.{name}.weight": w[i] for name, w in layers.items() for i in range(L)}
-    state |= {"model.embed_tokens.weight": E, "model.norm.weight": take(C)}
-    config = LlamaConfig(
-        vocab_size=V,
-        hidden_size=C,
-        intermediate_size=inner,
-        num_hidden_layers=L,
-        num_attention_heads=H,
-        num_key_value_heads=G,
-        max_position_embeddings=T,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=True,
-    )
-    model = LlamaForCausalLM(config, rng=np.random.default_rng(0))
-    model.load_state_dict(state)
-    return model.eval()
-
-
 def pieces():
+    """Read the vocabulary: the longest piece's length, then a score, a length and the bytes of each."""
     raw, at, found = (STORIES / "tokenizer.bin").read_bytes(), 4, []
     while at < len(raw):
         n = struct.unpack_from("i", raw, at + 4)[0]
@@ -221,7 +184,7 @@ def pieces():
 
 @pytest.mark.skipif(not STORIES.exists(), reason="../shared/data/stories260k is not here")
 def test_a_published_model_tells_its_story():
-    model, piece = stories(), pieces()
+    model, piece = minilm.load(STORIES / "checkpoint_legacy.bin"), pieces()
     ids, text = np.array([[1]]), b""
     with minilm.no_grad():
         cache = model.new_cache(1)
