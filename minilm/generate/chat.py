@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from .options import GenerationConfig, strings
+from .options import GenerationConfig, ids, strings
 from .rows import Rows
 from .texts import Writer
-from .writing import _generators, ends_of, write
+from .writing import generators, with_ends, write
 
 
 class Chat:
@@ -43,10 +43,11 @@ class Chat:
         self.config = (config or GenerationConfig()).with_options(**options)
         if self.config.num_beams > 1 or self.config.num_return_sequences > 1:
             raise ValueError("Chat: num_beams and num_return_sequences must be 1, for a reply is one text.")
-        if self.config.eos_token_id is None:
-            ends = {*ends_of(model, self.config), tokenizer.eos_id} - {None}
-            self.config = self.config.with_options(eos_token_id=tuple(sorted(ends)))
-        _generators(rng, self.config, 0)
+        own = self.config.eos_token_id is None and tokenizer.eos_id is not None
+        self.config = with_ends(model, tokenizer, self.config)
+        if own:
+            self.config = self.config.with_options(eos_token_id=(*ids(self.config.eos_token_id), tokenizer.eos_id))
+        generators(rng, self.config, 0)
         self.model, self.tokenizer, self.rng = model, tokenizer, rng
         self.messages: list[dict[str, str]] = [] if system is None else [{"role": "system", "content": system}]
         self.finish_reason: str | None = None  # of the last reply
@@ -58,24 +59,24 @@ class Chat:
         The history takes both in when the answer ends, or with what there is of it if the iterator is closed or
         interrupted before.  ValueError where the message alone is longer than the context.
         """
-        messages, ids = self._fitting([*self.messages, {"role": "user", "content": text}])
-        return self._reply(messages, ids)
+        messages, tokens = self._fitting([*self.messages, {"role": "user", "content": text}])
+        return self._reply(messages, tokens)
 
-    def _reply(self, messages, ids):
+    def _reply(self, messages, tokens):
         rows, model, said = self._rows, self.model, ""
         training = model.training
         model.eval()
         try:
             known = rows.texts[0][: rows.cache.length]
-            n = min(len(known), len(ids) - 1)  # the last one is read anew, for its logits
-            same = known[:n] == ids[:n]
+            n = min(len(known), len(tokens) - 1)  # the last one is read anew, for its logits
+            same = known[:n] == tokens[:n]
             rows.rewind(n if same.all() else int(same.argmin()))
-            z = rows.read_on(ids[None, rows.cache.length :])
-            room = rows.limit + 1 - len(ids)
+            z = rows.read_on(tokens[None, rows.cache.length :])
+            room = rows.limit + 1 - len(tokens)
             if self.config.max_new_tokens is not None or self.config.max_length is not None:
-                room = min(room, self.config.new_tokens(len(ids)))
-            rngs = _generators(self.rng, self.config, 1)
-            writers = [Writer(self.tokenizer, ids, strings(self.config.stop_strings))]
+                room = min(room, self.config.new_tokens(len(tokens)))
+            rngs = generators(self.rng, self.config, 1)
+            writers = [Writer(self.tokenizer, tokens, strings(self.config.stop_strings))]
             for piece in write(rows, z, np.array([room]), self.config, rngs, writers):
                 self.finish_reason = piece.finish_reason
                 if piece.text:
@@ -92,11 +93,11 @@ class Chat:
         wanted = limit // 4 if self.config.max_new_tokens is None else min(limit // 4, self.config.max_new_tokens)
         while True:
             text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True)
-            ids = self.tokenizer.encode(text, add_special_tokens=False)
+            tokens = self.tokenizer.encode(text, add_special_tokens=False)
             turns = [i for i, message in enumerate(messages) if i > first and message["role"] == "user"]
-            if len(ids) + wanted <= limit or not turns:
+            if len(tokens) + wanted <= limit or not turns:
                 break
             messages = [*messages[:first], *messages[turns[0] :]]
-        if len(ids) > limit:
-            raise ValueError(f"Chat: a message must fit the context of {limit} tokens; got {len(ids)}. Shorten it.")
-        return messages, ids
+        if len(tokens) > limit:
+            raise ValueError(f"Chat: a message must fit the context of {limit} tokens; got {len(tokens)}. Shorten it.")
+        return messages, tokens

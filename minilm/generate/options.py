@@ -1,7 +1,7 @@
 """What can be asked of generation, under transformers' names, and the generation_config.json of a published model."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -151,6 +151,15 @@ class GenerationConfig:
         if self.max_new_tokens is not None:
             return self.max_new_tokens
         return NEW_TOKENS if self.max_length is None else max(self.max_length - prompt, 0)
+
+    def tokens(self) -> Iterator[tuple[str, int]]:
+        """Yield every token id that an option names."""
+        for name in ("eos_token_id", "forced_bos_token_id", "forced_eos_token_id", "bos_token_id"):
+            yield from ((name, token) for token in ids(getattr(self, name)))
+        for name in ("suppress_tokens", "begin_suppress_tokens"):
+            yield from ((name, token) for token in getattr(self, name))
+        for name in ("bad_words_ids", "sequence_bias"):
+            yield from ((name, token) for sequence in getattr(self, name) or () for token in sequence)
 
     def with_options(self, **options: Any) -> Self:
         """Return a copy with other options.  TypeError for a name that is none."""

@@ -1,6 +1,7 @@
 """Write text: one token after another, each chosen from what the model predicts after the ones before it."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,15 +63,13 @@ def generate(
     ValueError for an empty prompt without a bos token, a prompt longer than the model's positions, or an option out of
     range; TypeError for an unknown one; IndexError for a token id out of range.
     """
-    config = (config or GenerationConfig()).with_options(**options)
-    prompts = _prompts(model, prompts, config)
-    rngs = _generators(rng, config, len(prompts) * config.num_return_sequences)
-    if config.num_beams > 1:
-        return _search(model, prompts, config, rngs, tokenizer)
-    pieces: list[list[Piece]] = [[] for _ in range(len(prompts) * config.num_return_sequences)]
-    for piece in _stream(model, prompts, config, rngs, tokenizer):
+    job = _Job(model, prompts, (config or GenerationConfig()).with_options(**options), rng, tokenizer)
+    if job.config.num_beams > 1:
+        return job.search()
+    pieces: list[list[Piece]] = [[] for _ in range(len(job.prompts) * job.config.num_return_sequences)]
+    for piece in job.pieces():
         pieces[piece.index].append(piece)
-    return [_joined(each, config, tokenizer) for each in pieces]
+    return [_joined(each, job.config, tokenizer) for each in pieces]
 
 
 def stream(
@@ -90,25 +89,78 @@ def stream(
     config = (config or GenerationConfig()).with_options(**options)
     if config.num_beams > 1:
         raise ValueError(f"stream: num_beams must be 1; got {config.num_beams}. Beams are compared to the end.")
-    prompts = _prompts(model, prompts, config)
-    rngs = _generators(rng, config, len(prompts) * config.num_return_sequences)
-    return _stream(model, prompts, config, rngs, tokenizer)
+    return _Job(model, prompts, config, rng, tokenizer).pieces()
 
 
-def _stream(model, prompts, config, rngs, tokenizer):
-    copies = config.num_return_sequences
-    room = np.array([config.new_tokens(_read(model, p)) for p in prompts])
+class _Job:
+    """What was asked for, checked, and the cache for it."""
+
+    def __init__(self, model: Any, prompts: Prompts, config: GenerationConfig, rng: Random, tokenizer: Any):
+        self.model, self.tokenizer = model, tokenizer
+        self.answers = hasattr(model, "encode")  # an encoder-decoder, which reads the prompt and answers
+        self.config = config = with_ends(model, tokenizer, config)
+        self.prompts = _prompts(model, prompts, config)
+        self.rngs = generators(rng, config, len(self.prompts) * config.num_return_sequences)
+        self.start = _start(model, config) if self.answers else None
+        self.copies = config.num_beams if config.num_beams > 1 else config.num_return_sequences
+        read = np.array([1 if self.answers else len(p) for p in self.prompts])
+        self.room = np.array([config.new_tokens(n) for n in read.tolist()])
+        capacity = max(int((read + self.room).max()) - 1, int(read.max()))
+        self.rows = Rows(model, len(self.prompts) * self.copies, capacity)
+        limit = self.rows.limit
+        if config.when_full == "forget" and not self.answers and config.num_beams == 1:
+            self.prompts = [prompt[-limit:] for prompt in self.prompts]
+        elif read.max() > limit:
+            raise ValueError(
+                f"generate: a prompt must fit the model's {limit} positions; got {read.max()} tokens. Keep the last "
+                'ones, or pass when_full="forget".'
+            )
+        else:
+            self.room = np.minimum(self.room, limit + 1 - read)
+
+    def begin(self) -> np.ndarray:
+        """Read the prompts; return the logits of each text's first token (texts, V)."""
+        if self.start is not None:
+            return self.rows.answer(self.prompts, self.start, self.copies)
+        return self.rows.read(self.prompts, self.copies)
+
+    def writer(self, prompt: np.ndarray) -> Writer:
+        return Writer(self.tokenizer, prompt[:0] if self.answers else prompt, strings(self.config.stop_strings))
+
+    def pieces(self) -> Iterator[Piece]:
+        writers = None
+        if self.tokenizer is not None:
+            writers = [self.writer(prompt) for prompt in self.prompts for _ in range(self.copies)]
+        with _evaluating(self.model):
+            yield from write(self.rows, self.begin(), self.room.repeat(self.copies), self.config, self.rngs, writers)
+
+    def search(self) -> list[Result]:
+        """Search with beams for all prompts together, k rows for each."""
+        config = self.config
+        ends = frozenset(ids(config.eos_token_id))
+        seeds = [None] * len(self.prompts) if self.rngs is None else self.rngs[:: config.num_return_sequences]
+        every = [Beams(config, n, ends, rng) for n, rng in zip(self.room.tolist(), seeds, strict=True)]
+        with _evaluating(self.model):
+            _advance(self.rows, self.begin(), every, config, ends)
+        found = []
+        for prompt, beams in zip(self.prompts, every, strict=True):
+            for text in beams.ended[: config.num_return_sequences]:
+                shown = None
+                if self.tokenizer is not None:
+                    writer = self.writer(prompt)
+                    shown = "".join([writer.push(t)[0] for t in text.tokens if t not in ends]) + writer.flush()
+                logprobs = np.array(text.logprobs) if config.logprobs else None
+                reason = "stop" if text.stopped else "length"
+                found.append(Result(np.array(text.tokens, np.int64), shown, reason, logprobs, text.score))
+        return found
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        rows, room = _rows(model, prompts, room, config)
-        z = rows.answer(prompts, _start(model, config), copies) if _answers(model) else rows.read(prompts, copies)
-        room = np.repeat(room, copies)
-        writers = None
-        if tokenizer is not None:
-            shown = [p[:0] for p in prompts] if _answers(model) else prompts
-            writers = [Writer(tokenizer, p, strings(config.stop_strings)) for p in shown for _ in range(copies)]
-        yield from write(rows, z, room, config, rngs, writers)
+        yield
     finally:
         model.train(training)
 
@@ -121,8 +173,11 @@ def write(
     rngs: list[np.random.Generator] | None,
     writers: list[Writer] | None,
 ) -> Iterator[Piece]:
-    """Yield the pieces of texts that begin with what ``rows`` have read, z (B, V) the logits of their first tokens."""
-    ends = frozenset(ends_of(rows.model, config))
+    """Yield the pieces of texts that begin with what ``rows`` have read, z (B, V) the logits of their first tokens.
+
+    ``config`` is as ``with_ends`` made it.
+    """
+    ends = frozenset(ids(config.eos_token_id))
     index = np.arange(len(z))  # of each row
     written = np.zeros(len(z), np.int64)
     if not (room > 0).any():
@@ -162,55 +217,28 @@ def _without(rows: Rows, goes_on: np.ndarray, *arrays: np.ndarray) -> list[np.nd
     return [array[goes_on] for array in arrays]
 
 
-def _search(model, prompts, config, rngs, tokenizer):
-    """Beam search for all prompts together; k rows for each."""
+def _advance(rows: Rows, z: np.ndarray, going: list[Beams], config: GenerationConfig, ends: frozenset[int]) -> None:
+    """Let every search run to its end; z (searches k, V) are the logits of the first tokens."""
     k = config.num_beams
-    room = np.array([config.new_tokens(_read(model, p)) for p in prompts])
-    ends = frozenset(ends_of(model, config))
-    training = model.training
-    model.eval()
-    try:
-        rows, room = _rows(model, prompts, room, config)
-        z = rows.answer(prompts, _start(model, config), k) if _answers(model) else rows.read(prompts, k)
-        seeds = [None] * len(prompts) if rngs is None else rngs[:: config.num_return_sequences]
-        every = [Beams(config, n, ends, rng) for n, rng in zip(room.tolist(), seeds, strict=True)]
-        going = every
-        while True:
-            active = [beams for beams in going if not beams.done]
-            if len(active) < len(going):
-                stay = np.repeat([not beams.done for beams in going], k)
-                rows.keep(np.flatnonzero(stay))
-                z, going = z[stay], active
-            if not going:
-                break
-            raw = scores.log_softmax(z)
-            scores.check_finite(raw)
-            written = np.repeat([len(beams.tokens[0]) for beams in going], k)
-            most = np.repeat([beams.room for beams in going], k)
-            z = scores.processed(raw, rows.texts, written, most, config, ends)
-            scores.check_finite(z)
-            moves = [beams.advance(z[i * k : i * k + k], raw[i * k : i * k + k]) for i, beams in enumerate(going)]
-            rows.reorder(np.concatenate([i * k + parents for i, (parents, _) in enumerate(moves)]))
-            rows.write(np.concatenate([tokens for _, tokens in moves]))
-            if not all(beams.done for beams in going):
-                z = rows.step() if not rows.full().any() else z
-    finally:
-        model.train(training)
-    found = []
-    for prompt, beams in zip(prompts, every, strict=True):
-        shown = prompt[:0] if _answers(model) else prompt
-        found += [_ended(text, shown, config, ends, tokenizer) for text in beams.ended[: config.num_return_sequences]]
-    return found
-
-
-def _ended(text, prompt, config, ends, tokenizer):
-    shown = None
-    if tokenizer is not None:
-        writer = Writer(tokenizer, prompt, ())
-        shown = "".join([writer.push(t)[0] for t in text.tokens if t not in ends]) + writer.flush()
-    logprobs = np.array(text.logprobs) if config.logprobs else None
-    reason = "stop" if text.stopped else "length"
-    return Result(np.array(text.tokens, np.int64), shown, reason, logprobs, text.score)
+    while True:
+        active = [beams for beams in going if not beams.done]
+        if not active:
+            return
+        if len(active) < len(going):
+            stay = np.repeat([not beams.done for beams in going], k)
+            rows.keep(np.flatnonzero(stay))
+            going = active
+        if going[0].tokens[0]:
+            z = rows.step()
+        raw = scores.log_softmax(z)
+        scores.check_finite(raw)
+        written = np.repeat([len(beams.tokens[0]) for beams in going], k)
+        most = np.repeat([beams.room for beams in going], k)
+        z = scores.processed(raw, rows.texts, written, most, config, ends)
+        scores.check_finite(z)
+        moves = [beams.advance(z[i * k : i * k + k], raw[i * k : i * k + k]) for i, beams in enumerate(going)]
+        rows.reorder(np.concatenate([i * k + parents for i, (parents, _) in enumerate(moves)]))
+        rows.write(np.concatenate([tokens for _, tokens in moves]))
 
 
 def _joined(pieces, config, tokenizer):
@@ -222,19 +250,21 @@ def _joined(pieces, config, tokenizer):
     )
 
 
-def ends_of(model: Any, config: GenerationConfig) -> tuple[int, ...]:
-    """Return the tokens that end a text: those of ``config``, or else the model's."""
-    return ids(model.config.eos_token_id if config.eos_token_id is None else config.eos_token_id)
+def with_ends(model: Any, tokenizer: Any, config: GenerationConfig) -> GenerationConfig:
+    """Return ``config`` with eos_token_id as it is: the model's, if it says nothing, and stop strings that are special
+    tokens, whose text is not written.
 
-
-def _answers(model):
-    """Whether it is an encoder-decoder."""
-    return hasattr(model, "encode")
-
-
-def _read(model, prompt):
-    """How many tokens the first new one follows."""
-    return 1 if _answers(model) else len(prompt)
+    ValueError for stop strings without a tokenizer; IndexError for a token id of an option outside the vocabulary.
+    """
+    ends = ids(model.config.eos_token_id if config.eos_token_id is None else config.eos_token_id)
+    stops = strings(config.stop_strings)
+    if stops and tokenizer is None:
+        raise ValueError(f"generate: stop_strings must have a tokenizer; got {stops} without. Pass tokenizer=.")
+    special = () if tokenizer is None else tuple(t for s, t in tokenizer.special_tokens.items() if s in stops)
+    for name, token in config.tokens():
+        if token >= model.config.vocab_size:
+            raise IndexError(f"generate: {name} must lie in the vocabulary of {model.config.vocab_size}; got {token}.")
+    return config.with_options(eos_token_id=tuple(sorted({*ends, *special})))
 
 
 def _start(model, config):
@@ -247,24 +277,6 @@ def _start(model, config):
             "Pass decoder_start_token_id=."
         )
     return start
-
-
-def _rows(model, prompts, room, config):
-    """Make the cache; return it, and how many tokens may be written after each prompt (B,), as far as they fit."""
-    lengths = np.array([_read(model, p) for p in prompts])
-    forgets = config.when_full == "forget" and not _answers(model)
-    k = config.num_beams if config.num_beams > 1 else config.num_return_sequences
-    rows = Rows(model, len(prompts) * k, max(int((lengths + room).max()) - 1, int(lengths.max()), 1))
-    if forgets:
-        for i, prompt in enumerate(prompts):
-            prompts[i] = prompt[-rows.limit :]
-        return rows, room
-    if lengths.max() > rows.limit:
-        raise ValueError(
-            f"generate: a prompt must fit the model's {rows.limit} positions; got {lengths.max()} tokens. Keep the "
-            'last ones, or pass when_full="forget".'
-        )
-    return rows, np.minimum(room, rows.limit + 1 - lengths)
 
 
 def _prompts(model, prompts, config):
@@ -289,7 +301,7 @@ def _prompts(model, prompts, config):
     return found
 
 
-def _generators(rng, config, count):
+def generators(rng, config, count):
     """Return a generator for each text, or None where nothing is drawn."""
     if not config.samples:
         return None

@@ -164,7 +164,12 @@ class LlamaModel(LlamaPreTrainedModel):
             lengths=lengths,
             cache=past_key_values,
         )
-        turns = self.rotary(sequences.positions if position_ids is None else position_ids, sequences.lengths)
+        positions = sequences.positions if position_ids is None else as_tensor(position_ids)._data
+        if positions.shape not in ((B := sequences.B, T := sequences.T), (1, T)):
+            raise ValueError(
+                f"{type(self).__name__}: position_ids must be ({B}, {T}) or (1, {T}); got {positions.shape}."
+            )
+        turns = self.rotary(positions, sequences.lengths)
         x = self.embed_tokens(as_tensor(input_ids))  # (B, T, C)
         states = [x]
         for block in self.layers:

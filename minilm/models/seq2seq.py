@@ -118,7 +118,7 @@ class EncoderDecoder(Model):
                 f"{name}: packed sources must have packed targets, one for each; got lengths {lengths} and "
                 f"decoder_lengths {targets}."
             )
-        return Memory(states, lengths=(tuple(targets), _checked_lengths(name, lengths, states)))
+        return Memory(states, lengths=(tuple(targets), _checked_lengths(name, lengths, states, mask)))
 
     def encode(
         self, input_ids: Any, attention_mask: Any = None, lengths: Lengths = None, output_hidden_states: bool = False
@@ -141,13 +141,14 @@ class EncoderDecoder(Model):
         rows = len(states) if lengths is None else len(lengths)
         if rows != cache.batch:
             raise ValueError(f"{name}: the cache must have a row for each source, {rows}; it has {cache.batch}.")
-        mask = _checked_mask(name, attention_mask, states)
-        memory = {layer: project(states) for layer, project in enumerate(self.decoder.readers())}
-        if lengths is not None:
-            n = np.array(_checked_lengths(name, lengths, states), np.int64)
-            memory = {layer: (_rows(k, n), _rows(v, n)) for layer, (k, v) in memory.items()}
+        if lengths is None:
+            mask = _checked_mask(name, attention_mask, states)
+            memory = [project(states) for project in self.decoder.readers()]
+        else:
+            n = np.array(_checked_lengths(name, lengths, states, attention_mask), np.int64)
             mask = None if (n == n[0]).all() else np.arange(n.max()) < n[:, None]  # (rows, S)
-        cache.memory, cache.memory_mask = memory, mask
+            memory = [(_rows(k, n), _rows(v, n)) for k, v in (project(states) for project in self.decoder.readers())]
+        cache.memory, cache.memory_mask = dict(enumerate(memory)), mask
 
 
 def shift_right(ids: Any, config: Any, lengths: Lengths = None) -> np.ndarray:
@@ -180,7 +181,9 @@ def _rows(x: Tensor, lengths: np.ndarray) -> Tensor:
     return wrap(rows)
 
 
-def _checked_lengths(name: str, lengths: Sequence[int], states: Tensor) -> tuple[int, ...]:
+def _checked_lengths(name: str, lengths: Sequence[int], states: Tensor, mask: Any) -> tuple[int, ...]:
+    if mask is not None:
+        raise ValueError(f"{name}: packed sources have no padding; got attention_mask too. Leave it out.")
     if states.shape[0] != 1 or sum(lengths) != states.shape[1]:
         raise ValueError(
             f"{name}: lengths must be those of the packed source (1, N, C), adding up to N; got {tuple(lengths)} for "

@@ -18,19 +18,21 @@ class Seq2SeqHead(Model):
     """A head on an encoder and a decoder; how to read and remember is the base model's."""
 
     config: Any
+    base_model: Any
 
-    @property
-    def base(self) -> Any:
-        return self.base_model
+    def read_and_write(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the base model, or this one as a base model: T5's heads stand beside encoder and decoder."""
+        base: Any = self.base_model
+        return EncoderDecoder.forward(base, *args, **kwargs) if base is self else base(*args, **kwargs)
 
     def encode(self, *args: Any, **kwargs: Any) -> BaseModelOutput:
-        return self.base.encode(*args, **kwargs)
+        return self.base_model.encode(*args, **kwargs)
 
     def remember(self, *args: Any, **kwargs: Any) -> None:
-        self.base.remember(*args, **kwargs)
+        self.base_model.remember(*args, **kwargs)
 
     def new_cache(self, batch: int, capacity: int | None = None) -> KVCache:
-        return self.base.new_cache(batch, capacity)
+        return self.base_model.new_cache(batch, capacity)
 
 
 class Seq2SeqLM(Seq2SeqHead):
@@ -57,8 +59,8 @@ class Seq2SeqLM(Seq2SeqHead):
         """
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = shift_right(labels, self.config, decoder_lengths)
-        out = EncoderDecoder.forward(
-            *(self.base, input_ids, attention_mask, decoder_input_ids, decoder_attention_mask),
+        out = self.read_and_write(
+            *(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask),
             decoder_lengths=decoder_lengths,
             **kwargs,
         )
@@ -127,8 +129,8 @@ class EosClassifier(Seq2SeqHead):
         """
         if decoder_input_ids is None:
             decoder_input_ids, decoder_lengths = shift_right(input_ids, self.config, lengths), lengths
-        out = EncoderDecoder.forward(
-            *(self.base, input_ids, attention_mask, decoder_input_ids, decoder_attention_mask),
+        out = self.read_and_write(
+            *(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask),
             lengths=lengths,
             decoder_lengths=decoder_lengths,
             **kwargs,
@@ -177,8 +179,8 @@ class Seq2SeqQuestionAnswerer(Seq2SeqHead):
         """
         if decoder_input_ids is None:
             decoder_input_ids, decoder_lengths = shift_right(input_ids, self.config, lengths), lengths
-        out = EncoderDecoder.forward(
-            *(self.base, input_ids, attention_mask, decoder_input_ids, decoder_attention_mask),
+        out = self.read_and_write(
+            *(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask),
             lengths=lengths,
             decoder_lengths=decoder_lengths,
             **kwargs,

@@ -88,19 +88,6 @@ class Sequences:
         """Whether these tokens follow cached rows of unequal length."""
         return self.cache is not None and self.lengths is None and not self.cache.even
 
-    def first(self, x: Tensor) -> Tensor:
-        """Return each sequence's first vector: (B, T, C) -> (sequences, C)."""
-        return x[:, 0] if self.lengths is None else x[0, _starts(self.lengths)]
-
-    def last(self, x: Tensor) -> Tensor:
-        """Return each sequence's last vector, the last that is not padding: (B, T, C) -> (sequences, C)."""
-        if self.lengths is not None:
-            return x[0, _starts(self.lengths) + np.array(self.lengths, np.int64) - 1]
-        if self.padding is None:
-            return x[:, -1]
-        visible = self.padding[:, -self.T :]
-        return x[np.arange(self.B), self.T - 1 - visible[:, ::-1].argmax(axis=1)]
-
     def done(self) -> None:
         """Let the cache, if there is one, count the new tokens, once every layer has written its keys and values."""
         if self.cache is not None:
@@ -189,11 +176,6 @@ def attend_across(
         q, k, v, visible, dropout_p=dropout_p, scale=scale, enable_gqa=True, rng=rng, lengths=lengths
     )
     return merge_heads(o)
-
-
-def _starts(lengths: tuple[int, ...]) -> np.ndarray:
-    ends = np.cumsum(np.array(lengths, np.int64))
-    return ends - np.array(lengths, np.int64)
 
 
 def _checked_lengths(name: str, lengths: Sequence[int], B: int, T: int) -> tuple[int, ...]:

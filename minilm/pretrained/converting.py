@@ -1,34 +1,15 @@
 """From any format that is read to the one that is written: a folder that transformers loads."""
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-
-from ..checkpoint import CheckpointError, Weights, save_model
-from ..checkpoint.weights import NAMES, numpy_dtype
+from ..checkpoint import CheckpointError, save_model
+from ..checkpoint.weights import converted, numpy_dtype
 from ..models import model_class
 from ..nn import init
+from .loading import match
 from .source import load_tokenizer, open_source
 
-
-class _Converted(Mapping[str, np.ndarray]):
-    """Arrays under their new names, each read and cast when it is asked for, so that one at a time is in memory."""
-
-    def __init__(self, weights: Weights, names: Mapping[str, str], dtype: np.dtype | None):
-        self.weights, self.names, self.dtype = weights, names, dtype
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        entry = self.weights[self.names[name]]
-        array = entry.read()
-        floating = array.dtype.kind not in "iub"
-        return array.astype(self.dtype) if self.dtype is not None and floating and array.dtype != self.dtype else array
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
+DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 def convert(
@@ -40,9 +21,8 @@ def convert(
     ones become float32.  Weights pass through memory one tensor at a time.
     CheckpointError for a model that cannot be read or a disk that is full; ValueError for another dtype.
     """
-    kinds = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-    if dtype is not None and dtype not in kinds:
-        raise ValueError(f"convert: dtype must be one of {', '.join(kinds)}; got {dtype!r}.")
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"convert: dtype must be one of {', '.join(DTYPES)}; got {dtype!r}.")
     source = open_source(path)
     if Path(folder).resolve() in (source.path.resolve(), source.path.resolve().parent):
         raise ValueError(f"convert: the new folder must be another than the model's own; got {str(folder)!r}.")
@@ -53,20 +33,16 @@ def convert(
         raise CheckpointError(f"{source.path}: {error}") from None
     with init.unset():
         model = cls(config, rng=None)  # type: ignore[arg-type]
-    matched, surplus = model.names(source.weights)
-    own = {name for name, _ in model.named_parameters()}
-    if surplus or (missing := own - matched.keys()):
-        what = f"no place for {surplus[0]}" if surplus else f"no {sorted(missing)[0]}"
-        raise CheckpointError(f"{source.path}: its weights must be those of a {cls.__name__}; got {what}")
-    names = {ours: theirs for ours, theirs in matched.items() if ours in own}
-    arrays = _Converted(source.weights, names, None if dtype is None else numpy_dtype(kinds[dtype]))
-    kept = {str(arrays[name].dtype) for name in names} if dtype is None else {dtype}
-    written = {"architectures": [cls.__name__], "dtype": max(kept, key=_width), **config.to_dict()}
+    matched, own = match(model, source), dict(model.named_parameters())
+    if missing := sorted(own.keys() - matched.keys()):
+        raise CheckpointError(f"{source.path}: a {cls.__name__} must find all its weights; missing {missing[0]}")
+    entries = {ours: source.weights[theirs] for ours, theirs in matched.items() if ours in own}
+    if dtype is not None:
+        kind = numpy_dtype(DTYPES[dtype])
+        entries = {name: converted(e, kind) if e.numpy_dtype.kind not in "iub" else e for name, e in entries.items()}
+    widest = max((e.numpy_dtype for e in entries.values()), key=lambda kind: kind.itemsize)
+    written = {"architectures": [cls.__name__], "dtype": str(widest), **config.to_dict()}
     tokenizer = load_tokenizer(path)
-    save_model(folder, written, arrays, max_shard_bytes)
+    save_model(folder, written, entries, max_shard_bytes)
     tokenizer.save(folder)
     return Path(folder)
-
-
-def _width(dtype: str) -> int:
-    return numpy_dtype(NAMES[dtype]).itemsize

@@ -48,7 +48,10 @@ def load(
         source.weights.check()
     with init.unset():
         model = cls(config, rng=rng, dtype=dtype)  # type: ignore[arg-type]
-    fill(model, source, chosen=task is not None)
+    matched = match(model, source, chosen=task is not None)
+    arrays = {ours: source.weights[theirs].read(dtype) for ours, theirs in matched.items()}
+    _check_ties(model, arrays, source)
+    model.load_state_dict(arrays, strict=False, assign=True)
     missing = [name for name, p in model.named_parameters() if init.is_unset(p._data)]
     if missing:
         _start_head(model, missing, source, rng)
@@ -56,21 +59,22 @@ def load(
     return model
 
 
-def fill(model: Model, source: Source, chosen: bool) -> None:
-    """Put the file's weights into the model's parameters.
+def match(model: Model, source: Source, chosen: bool = False) -> dict[str, str]:
+    """Return {name of a parameter: its name in the file}; parts that the file may lack, and does, become None.
 
     ``chosen``: the head was asked for, so weights of other heads may stay unread.
+    CheckpointError for a weight that has no place, or another shape.
     """
     matched, unmatched = model.names(source.weights)
     base, prefix = model.base_model, f"{model.base_model_prefix}."
-    optional = tuple(model.optional_parts)
-    for part in optional:
+    for part in model.optional_parts:
         if getattr(base, part) is not None and not any(_inside(name, prefix, part) for name in matched):
             setattr(base, part, None)
     surplus = [
         name
         for name in unmatched
-        if not any(_inside(name, prefix, part) for part in optional) and not (chosen and not name.startswith(prefix))
+        if not any(_inside(name, prefix, part) for part in model.optional_parts)
+        and not (chosen and not name.startswith(prefix))
     ]
     if surplus:
         raise CheckpointError(
@@ -84,13 +88,30 @@ def fill(model: Model, source: Source, chosen: bool) -> None:
                 f"{source.path}: {theirs} must have shape {shapes[ours]}, by config.json; got "
                 f"{tuple(source.weights[theirs].shape)}."
             )
-    arrays = {ours: source.weights[theirs].read(model.dtype) for ours, theirs in matched.items() if ours in shapes}
-    model.load_state_dict(arrays, strict=False, assign=True)
+    return {ours: theirs for ours, theirs in matched.items() if ours in shapes}
+
+
+def _check_ties(model: Model, arrays: dict[str, np.ndarray], source: Source) -> None:
+    """Refuse one weight that the file holds under two names with two values: which one is meant?"""
+    first: dict[int, str] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        other = first.setdefault(id(p), name) if name in arrays else name
+        if other != name and not np.array_equal(arrays[other], arrays[name], equal_nan=True):
+            raise CheckpointError(
+                f"{source.path}: {name} must equal {other}, for config.json ties them; got other numbers. "
+                "If they are two weights, set tie_word_embeddings to false there."
+            )
 
 
 def _start_head(model: Model, missing: list[str], source: Source, rng: np.random.Generator | None) -> None:
-    """Draw the first values of a head that the file does not have; refuse if what is missing is no head."""
-    inside = [name for name in missing if name.startswith(model.base_model_prefix + ".") or model.base_model is model]
+    """Draw the first values of a head, or an optional part, that the file does not have; refuse if more is missing."""
+    base, prefix = model.base_model, f"{model.base_model_prefix}."
+    inside = [
+        name
+        for name in missing
+        if (name.startswith(prefix) or base is model)
+        and not any(_inside(name, prefix, part) for part in base.optional_parts)
+    ]
     if inside or rng is None:
         hint = "take another copy of it" if inside else "pass rng=, a numpy.random.Generator, to start them anew"
         raise CheckpointError(

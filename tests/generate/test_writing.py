@@ -156,6 +156,20 @@ def test_stop_strings_are_not_shown(models):
     assert (kept.text, kept.finish_reason) == (whole.text, "length")
 
 
+def test_a_stop_string_may_be_a_special_token(models):
+    ours, tokenizer = models("gpt2")[1], bytes_vocabulary()
+    tokenizer.special_tokens = {"<|end|>": 30, "<|other|>": 31}
+    prompt, options = (
+        prompts((6,))[0],
+        {"do_sample": True, "max_new_tokens": 40, "sequence_bias": {(30,): 2.0}, "eos_token_id": ()},
+    )
+    result = generate(
+        ours, prompt, tokenizer=tokenizer, stop_strings="<|end|>", rng=np.random.default_rng(0), **options
+    )[0]
+    assert result.ids.tolist().index(30) == len(result.ids) - 1
+    assert result.finish_reason == "stop"
+
+
 @pytest.mark.parametrize("family", ["gpt2", "bart"])
 def test_where_the_positions_end(models, family):
     theirs, ours = models(family)
@@ -213,6 +227,8 @@ def test_nothing_to_write(models):
         ({"prompts": [V]}, IndexError, "token ids must lie in"),
         ({"do_sample": True}, ValueError, "sampling needs rng"),
         ({"do_sample": True, "rng": [np.random.default_rng(0)] * 2}, ValueError, "one for each of 1 texts; got 2"),
+        ({"stop_strings": "x"}, ValueError, "stop_strings must have a tokenizer"),
+        ({"suppress_tokens": [V]}, IndexError, "suppress_tokens must lie in the vocabulary of 61; got 61"),
         ({"temprature": 1.0}, TypeError, "temprature is no option. Is temperature meant"),
         ({"bad_words_ids": [[i] for i in range(V)], "eos_token_id": ()}, ValueError, "some token must be possible"),
     ],
@@ -221,8 +237,12 @@ def test_what_is_refused(models, options, error, words):
     ours = models(options.pop("family", "gpt2"))[1]
     if "no bos" in words:
         object.__setattr__(ours.config, "bos_token_id", None)
+    given, options = options.pop("prompts", [5, 6]), {"max_new_tokens": 2, **options}
     with pytest.raises(error, match=words):
-        generate(ours, options.pop("prompts", [5, 6]), **{"max_new_tokens": 2, **options})
+        generate(ours, given, **options)
+    if words not in ("token ids must lie in", "some token must be possible"):  # these only the model finds
+        with pytest.raises(error, match=words):
+            stream(ours, given, **options)
 
 
 def test_nan_weights_are_named(tmp_path):

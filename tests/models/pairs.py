@@ -237,6 +237,14 @@ def check_errors(folder):
     read = ours.encode(SOURCE[:1])
     with pytest.raises(ValueError, match="adding up to N"):
         ours(encoder_outputs=read, decoder_input_ids=TARGET[:1], lengths=[3, 5], decoder_lengths=[5, 4])
+    with pytest.raises(ValueError, match="packed sources have no padding"):
+        ours(
+            encoder_outputs=read,
+            attention_mask=np.ones((1, 7)),
+            decoder_input_ids=TARGET[:1],
+            lengths=[3, 4],
+            decoder_lengths=[5, 4],
+        )
     with pytest.raises(IndexError, match="31"):
         ours(SOURCE, decoder_input_ids=np.full((3, 2), 99))
     with minilm.no_grad():

@@ -169,6 +169,17 @@ def test_a_text_may_be_longer_than_the_model_is_made_for(tmp_path):
         assert judge.error(ours(IDS, past_key_values=ours.new_cache(3, 9)).logits.data, want) < 2e-5
 
 
+def test_position_ids_must_fit(tmp_path):
+    judge.checkpoint(tmp_path, transformers.LlamaModel, turned.config("Llama"))
+    ours = minilm.load(tmp_path)
+    want = ours(IDS).last_hidden_state.data
+    np.testing.assert_array_equal(ours(IDS, position_ids=np.arange(9)[None]).last_hidden_state.data, want)
+    with pytest.raises(ValueError, match=r"position_ids must be \(3, 9\) or \(1, 9\); got \(2, 9\)"):
+        ours(IDS, position_ids=np.zeros((2, 9), np.int64))
+    with pytest.raises(IndexError, match="position_ids must be 0 or more"):
+        ours(IDS, position_ids=np.full((3, 9), -1))
+
+
 # ---- the published stories260K
 
 

@@ -252,3 +252,26 @@ def test_loading_makes_no_second_copy(tmp_path):
     done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], capture_output=True, text=True, check=True)
     assert size > 150e6
     assert int(done.stdout) < 0.1 * size
+
+
+def test_two_values_for_one_tied_weight_are_refused(folder):
+    change_weights(folder, lambda w: w.__setitem__("lm_head.weight", w["transformer.wte.weight"].copy()))
+    minilm.load(folder)
+    change_weights(folder, lambda w: w["lm_head.weight"].__iadd__(1))
+    with pytest.raises(ValueError, match=r"lm_head.weight must equal transformer.wte.weight.*tie_word_embeddings"):
+        minilm.load(folder)
+    change_config(folder, tie_word_embeddings=False)
+    model = minilm.load(folder)
+    np.testing.assert_array_equal(model.lm_head.weight.data, model.transformer.wte.weight.data + 1)
+
+
+def test_a_pooled_head_starts_from_a_file_without_a_pooler(tmp_path):
+    small = {"vocab_size": 37, "hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.BertConfig(**small, intermediate_size=40, max_position_embeddings=16)
+    checkpoint(tmp_path, transformers.BertForMaskedLM, config)
+    assert minilm.load(tmp_path, task="base").pooler is None
+    with pytest.raises(ValueError, match=r"missing bert.pooler.dense.weight.*pass rng="):
+        minilm.load(tmp_path, task="sequence-classification")
+    model = minilm.load(tmp_path, task="sequence-classification", rng=np.random.default_rng(0))
+    with minilm.no_grad():
+        assert np.isfinite(model(IDS).logits.data).all()
