@@ -380,8 +380,8 @@ def _last_axis(op: str, x: Tensor, **vectors: Tensor | None) -> None:
 
 
 def _same_dtype(op: str, **tensors: Tensor | None) -> None:
-    dtypes = {name: t.dtype for name, t in tensors.items() if t is not None}
-    if len(set(dtypes.values())) > 1:
+    if len({t._data.dtype for t in tensors.values() if t is not None}) > 1:
+        dtypes = {name: t.dtype for name, t in tensors.items() if t is not None}
         got = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
         raise TypeError(f"{op}: all must have one dtype; got {got}. Cast with x.astype(...).")
 

@@ -264,7 +264,8 @@ class BartForConditionalGeneration(BartPreTrainedModel, BiasedSeq2SeqLM):
     def __init__(self, config: BartConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
         super().__init__(config, rng=rng, dtype=dtype)
         self.model = BartModel(config, rng=rng, dtype=dtype)
-        self.add_head(config.vocab_size, self.model.shared.weight if config.tie_word_embeddings else None)
+        table = self.model.shared.weight if config.tie_word_embeddings else None
+        self.add_head(config.vocab_size, config.d_model, config.init_std, table)
 
 
 class BartForSequenceClassification(BartPreTrainedModel, EosClassifier):

@@ -99,8 +99,8 @@ class MarianMTModel(MarianPreTrainedModel, BiasedSeq2SeqLM):
     def __init__(self, config: MarianConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
         super().__init__(config, rng=rng, dtype=dtype)
         self.model = MarianModel(config, rng=rng, dtype=dtype)
-        table = self.model.decoder.embed_tokens.weight
-        self.add_head(config.target_vocab_size, table if config.tie_word_embeddings else None)
+        table = self.model.decoder.embed_tokens.weight if config.tie_word_embeddings else None
+        self.add_head(config.target_vocab_size, config.d_model, config.init_std, table)
 
 
 TASKS = {"base": MarianModel, "seq2seq-lm": MarianMTModel}

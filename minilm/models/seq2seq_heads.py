@@ -1,6 +1,5 @@
 """Heads on an encoder and a decoder (seq2seq.py): what is written, a class, an answer; with their losses."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,9 @@ class Seq2SeqHead(Model):
 
     def read_and_write(self, *args: Any, **kwargs: Any) -> Any:
         """Run the base model, or this one as a base model: T5's heads stand beside encoder and decoder."""
-        base: Any = self.base_model
-        return EncoderDecoder.forward(base, *args, **kwargs) if base is self else base(*args, **kwargs)
+        if self.base_model is not self:
+            return self.base_model(*args, **kwargs)
+        return EncoderDecoder.forward(self, *args, **kwargs)
 
     def encode(self, *args: Any, **kwargs: Any) -> BaseModelOutput:
         return self.base_model.encode(*args, **kwargs)
@@ -72,20 +72,18 @@ class Seq2SeqLM(Seq2SeqHead):
     def logits(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def load_state_dict(
-        self, state: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> tuple[list[str], list[str]]:
-        """As of every module; but a head that differs from the table it is tied to gets its own matrix.
+    def add_head(self, V: int, C: int, std: float, table: Parameter | None) -> None:
+        """Set the matrix, which is ``table`` or its own."""
+        rng = self.rng if table is None else np.random.default_rng(0)  # first values that are not kept
+        self.lm_head = Linear(C, V, bias=False, std=std, rng=rng, dtype=self.dtype)
+        if table is not None:
+            self.lm_head.weight = table
 
-        transformers does so too: that T5 1.1 is not tied, its files show and not its configuration.
-        """
-        W, tied = state.get("lm_head.weight"), self.lm_head.weight
-        names = (name for name, p in self.named_parameters(remove_duplicate=False) if p is tied)
-        if W is not None and any(name in state and not np.array_equal(state[name], W) for name in names):
-            V, C = tied.shape
-            with init.unset():
-                self.lm_head = Linear(C, V, bias=False, rng=self.rng, dtype=self.dtype)
-        return super().load_state_dict(state, strict, assign)
+    def untie(self) -> None:
+        """Give the head a matrix of its own, to be loaded."""
+        V, C = self.lm_head.weight.shape
+        with init.unset():
+            self.lm_head = Linear(C, V, bias=False, rng=self.rng, dtype=self.dtype)
 
 
 class BiasedSeq2SeqLM(Seq2SeqLM):
@@ -93,14 +91,9 @@ class BiasedSeq2SeqLM(Seq2SeqLM):
 
     final_logits_bias: Parameter
 
-    def add_head(self, V: int, table: Parameter | None) -> None:
-        """Set the head's matrix, which is ``table`` or its own, and the bias."""
-        C, std = self.config.d_model, self.config.init_std
-        rng = self.rng if table is None else np.random.default_rng(0)  # first values that are not kept
+    def add_head(self, V: int, C: int, std: float, table: Parameter | None) -> None:
+        super().add_head(V, C, std, table)
         self.final_logits_bias = Parameter(np.zeros((1, V), self.dtype), requires_grad=False)
-        self.lm_head = Linear(C, V, bias=False, std=std, rng=rng, dtype=self.dtype)
-        if table is not None:
-            self.lm_head.weight = table
 
     def logits(self, x: Tensor) -> Tensor:
         return F.linear(x, self.lm_head.weight, self.final_logits_bias[0])

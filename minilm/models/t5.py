@@ -14,6 +14,7 @@ are one; in the encoder each half serves two directions.  The first block's b is
 Sources: Raffel et al. (2020), arXiv:1910.10683; Shazeer (2020), arXiv:2002.05202 (gated units).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,22 +120,19 @@ class T5Attention(Module):
 
 
 class T5FeedForward(Module):
-    wi: Linear
-    wi_0: Linear
-    wi_1: Linear
-
     def __init__(self, config: T5Config, rng: np.random.Generator, dtype: Any):
         C, inner, std = config.d_model, config.d_ff, config.initializer_factor
-        self.gated, act = _activation(config.feed_forward_proj)
-        for name in ("wi_0", "wi_1") if self.gated else ("wi",):
+        gated, act = _activation(config.feed_forward_proj)
+        self.wide = ("wi_0", "wi_1") if gated else ("wi",)
+        for name in self.wide:
             setattr(self, name, Linear(C, inner, bias=False, std=std * C**-0.5, rng=rng, dtype=dtype))
         self.wo = Linear(inner, C, bias=False, std=std * inner**-0.5, rng=rng, dtype=dtype)
         self.dropout = Dropout(config.dropout_rate, rng=rng)
         self.act = ACTIVATIONS[act]
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.act(self.wi_0(x)) * self.wi_1(x) if self.gated else self.act(self.wi(x))
-        return self.wo(self.dropout(y))
+        y, *gate = (getattr(self, name)(x) for name in self.wide)
+        return self.wo(self.dropout(self.act(y) * gate[0] if gate else self.act(y)))
 
 
 class T5Part(Module):
@@ -215,11 +213,9 @@ class T5Model(T5PreTrainedModel, EncoderDecoder):
 
     def new_cache(self, batch: int, capacity: int | None = None) -> KVCache:
         """Return an empty cache for ``batch`` targets of up to ``capacity`` tokens; T5 itself knows no longest."""
-        config = self.config
         if capacity is None:
             raise ValueError("T5: capacity must be given, the most tokens that a target may have; got None.")
-        layers = config.num_decoder_layers or config.num_layers
-        return KVCache(layers, batch, config.num_heads, capacity, config.d_kv, self.dtype)
+        return KVCache(len(self.decoder.block), batch, self.config.num_heads, capacity, self.config.d_kv, self.dtype)
 
 
 class T5ForConditionalGeneration(T5Model, Seq2SeqLM):
@@ -230,16 +226,21 @@ class T5ForConditionalGeneration(T5Model, Seq2SeqLM):
     def __init__(self, config: T5Config, *, rng: np.random.Generator, dtype: Any = np.float32):
         super().__init__(config, rng=rng, dtype=dtype)
         tied = config.tie_word_embeddings
-        rng = np.random.default_rng(0) if tied else rng  # first values that are not kept
-        V, C, std = config.vocab_size, config.d_model, config.initializer_factor
-        self.lm_head = Linear(C, V, bias=False, std=std, rng=rng, dtype=dtype)
-        if tied:
-            self.lm_head.weight = self.shared.weight
+        table = self.shared.weight if tied else None
+        self.add_head(config.vocab_size, config.d_model, config.initializer_factor, table)
         scales = tied if config.scale_decoder_outputs is None else config.scale_decoder_outputs
-        self.scale = C**-0.5 if scales else 1.0
+        self.scale = config.d_model**-0.5 if scales else 1.0
 
     def logits(self, x: Tensor) -> Tensor:
         return self.lm_head(x * self.scale if self.scale != 1.0 else x)
+
+    def names(self, published: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+        """As of every model; but transformers 5 calls T5 1.1 tied too: that its head is not, the file shows."""
+        published = list(published)
+        tied = self.lm_head.weight is self.shared.weight
+        if tied and self.config.scale_decoder_outputs is False and "lm_head.weight" in published:
+            self.untie()
+        return super().names(published)
 
 
 class T5ForQuestionAnswering(T5Model, Seq2SeqQuestionAnswerer):
@@ -286,8 +287,7 @@ class T5ForTokenClassification(T5PreTrainedModel, TokenClassifier):
         super().__init__(config, rng=rng, dtype=dtype)
         self.transformer = T5EncoderModel(config, rng=rng, dtype=dtype)
         self.dropout = Dropout(config.classifier_dropout, rng=rng)
-        std = config.initializer_factor
-        self.classifier = Linear(config.d_model, config.num_labels, std=std, rng=rng, dtype=dtype)
+        self.classifier = Linear(config.d_model, config.num_labels, std=config.initializer_factor, rng=rng, dtype=dtype)
 
 
 TASKS = {

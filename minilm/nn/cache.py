@@ -32,14 +32,15 @@ class KVCache:
         return self.keys.shape[3]
 
     @property
-    def length(self) -> int:
-        """The number of positions in the fullest row."""
-        return int(self.lengths.max(initial=0))
+    def lengths(self) -> np.ndarray:
+        return self._lengths
 
-    @property
-    def even(self) -> bool:
-        """Whether all rows hold the same number of positions."""
-        return bool((self.lengths == self.lengths[:1]).all())
+    @lengths.setter
+    def lengths(self, lengths: np.ndarray) -> None:
+        """``length``: the number of positions in the fullest row.  ``even``: whether all rows hold as many."""
+        self._lengths = lengths
+        self.length = int(lengths.max(initial=0))
+        self.even = bool((lengths == self.length).all())
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Write the keys and values of T new positions of one layer after those of each row; return all up to the last.
@@ -68,7 +69,7 @@ class KVCache:
 
     def advance(self, T: int | tuple[int, ...]) -> None:
         """Count T new positions in every row, or so many in each."""
-        self.lengths += np.asarray(T)
+        self.lengths = self.lengths + np.asarray(T)
 
     def reorder(self, rows: np.ndarray) -> None:
         """Let row b go on from what row ``rows[b]`` holds, as beam search asks."""

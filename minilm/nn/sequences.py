@@ -48,6 +48,7 @@ class Sequences:
         if cache is not None:
             _check_cache(name, cache, B if self.lengths is None else len(self.lengths), self.lengths)
         self.past = cache.length if cache is not None else 0
+        self.ragged = cache is not None and self.lengths is None and not cache.even  # after rows of unequal length
         longest = self.past + (T if self.lengths is None else max(self.lengths, default=0))
         room = min(x for x in (limit, cache.capacity if cache is not None else None, longest) if x is not None)
         if longest > room:
@@ -82,11 +83,6 @@ class Sequences:
                 None if visible is None else as_tensor(np.where(visible, 0, -np.inf).astype(self.dtype))
             )
         return self._masks[window]
-
-    @property
-    def ragged(self) -> bool:
-        """Whether these tokens follow cached rows of unequal length."""
-        return self.cache is not None and self.lengths is None and not self.cache.even
 
     def done(self) -> None:
         """Let the cache, if there is one, count the new tokens, once every layer has written its keys and values."""

@@ -161,7 +161,7 @@ def test_a_stop_string_may_be_a_special_token(models):
     tokenizer.special_tokens = {"<|end|>": 30, "<|other|>": 31}
     prompt, options = (
         prompts((6,))[0],
-        {"do_sample": True, "max_new_tokens": 40, "sequence_bias": {(30,): 2.0}, "eos_token_id": ()},
+        {"do_sample": True, "max_new_tokens": 40, "sequence_bias": {(30,): 6.0}, "eos_token_id": ()},
     )
     result = generate(
         ours, prompt, tokenizer=tokenizer, stop_strings="<|end|>", rng=np.random.default_rng(0), **options

@@ -146,7 +146,7 @@ def test_what_published_configurations_hold():
 
 @pytest.mark.parametrize("said", [True, False])
 def test_a_head_of_its_own_is_found_by_its_weights(said, tmp_path):
-    """transformers writes tie_word_embeddings true for T5 1.1 too, whose head is not tied: its files show it."""
+    """transformers 5 writes tie_word_embeddings true for T5 1.1 too, whose head is not tied: its files show it."""
     model = judge.checkpoint(tmp_path, LM, config(tie_word_embeddings=False, feed_forward_proj="gated-gelu"))
     weights = load_file(tmp_path / "model.safetensors")
     weights["lm_head.weight"] = np.random.default_rng(3).standard_normal((31, 20)).astype(np.float32)
