@@ -97,7 +97,7 @@ class GenerationConfig:
             self._check(name, lambda x: _whole(x) and x >= 0, "a whole number, at least 0")
         for name in ("num_beams", "num_return_sequences"):
             self._check(name, lambda x: _whole(x) and x >= 1, "a whole number, at least 1")
-        self._check("temperature", lambda x: _real(x) and x >= 0, "at least 0 and finite")
+        self._check("temperature", lambda x: _real(x) and (x == 0 or x >= 1e-6), "0, or from 1e-6 on, and finite")
         self._check("top_p", lambda x: _real(x) and 0 < x <= 1, "in (0, 1]; leave it out to keep every token")
         self._check("min_p", lambda x: _real(x) and 0 <= x <= 1, "in [0, 1]")
         self._check("repetition_penalty", lambda x: _real(x) and x > 0, "above 0 and finite")

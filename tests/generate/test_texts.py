@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers
@@ -31,6 +31,7 @@ def test_what_follows_a_prompt_keeps_its_space(words):
     assert [writer.push(i)[0] for i in (1, 2, 3, 4)] == ["cat", "s", " sat", "."]
 
 
+@settings(deadline=None)
 @given(st.text("abé", max_size=30), st.lists(st.text("abé", min_size=1, max_size=4), max_size=3))
 def test_stop_strings_however_they_arrive(text, stops):
     """Shown is what stands before the first stop string to be complete; if several end together, before the longest."""
