@@ -23,7 +23,11 @@ def add(app: App) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Writing:
-    """How tokens are chosen.  What is not given here is as the model's generation_config.json says, if it has one."""
+    """How tokens are chosen.
+
+    What is not given is as the model's generation_config.json says; where that does not say how to choose, tokens of a
+    decoder are drawn at temperature 0.8 from the 200 likeliest.
+    """
 
     max_new_tokens: int | None = None
     "Tokens to write at most."
@@ -58,8 +62,8 @@ def generate(
     *,
     prompt: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     bad_words: Annotated[tuple[str, ...], Parameter(negative=())] = (),
-    num_beams: int = 1,
-    length_penalty: float = 1.0,
+    num_beams: int | None = None,
+    length_penalty: float | None = None,
     num_return_sequences: int = 1,
     logprobs: Annotated[bool, Parameter(negative=())] = False,
     jsonl: Annotated[bool, Parameter(negative=())] = False,
@@ -93,16 +97,16 @@ def generate(
     texts = prompt or ("",)
     ids = [_ids(tokenizer, text, answers=hasattr(loaded, "encode")) for text in texts]
     words = [tokenizer.encode(form, add_special_tokens=False).tolist() for w in bad_words for form in (w, " " + w)]
+    beams = {"num_beams": num_beams, "length_penalty": length_penalty}
     config = config.with_options(
-        bad_words_ids=words,
-        num_beams=num_beams,
-        length_penalty=length_penalty,
+        bad_words_ids=[*config.bad_words_ids, *(word for word in words if word)],
         num_return_sequences=num_return_sequences,
         logprobs=logprobs,
         when_full="stop" if hasattr(loaded, "encode") else "forget",
+        **{name: value for name, value in beams.items() if value is not None},
     )
     shown = [text if not hasattr(loaded, "encode") else "" for text in texts for _ in range(num_return_sequences)]
-    if len(shown) == 1 and num_beams == 1 and not jsonl:
+    if len(shown) == 1 and config.num_beams == 1 and not jsonl:
         sys.stdout.write(shown[0])
         for piece in stream(loaded, ids, config, rng=rng, tokenizer=tokenizer):
             sys.stdout.write(piece.text or "")
@@ -186,25 +190,19 @@ def _ready(
         raise ValueError(f"a model that writes text must be a decoder; got a {saved['model_type']}, {name}")
     loaded = load(path, task=None if model_class(saved) in writers.values() else next(iter(writers)))
     tokenizer = load_tokenizer(path)
-    if (path / "generation_config.json").is_file():
-        config = GenerationConfig.from_folder(path)
-    else:
-        config = GenerationConfig(temperature=0.8, top_k=200)
+    config = GenerationConfig.from_folder(path) if path.is_dir() else GenerationConfig()
+    choice = config.do_sample, config.temperature, config.top_k, config.top_p, config.min_p
+    if not any(choice) and config.num_beams == 1 and not hasattr(loaded, "encode"):
+        config = config.with_options(temperature=0.8, top_k=200)
     if config.max_new_tokens is None and config.max_length is None and max_new_tokens is not None:
         config = config.with_options(max_new_tokens=max_new_tokens)
-    given = {
-        name: value for name, value in asdict(writing).items() if value is not None and name not in ("seed", "stop")
-    }
+    given = {name: value for name, value in asdict(writing).items() if value is not None}
+    seed, given["stop_strings"] = given.pop("seed", None), given.pop("stop")
     if config.eos_token_id is None and loaded.config.eos_token_id is None and tokenizer.eos_id is not None:
         given["eos_token_id"] = tokenizer.eos_id
-    if given.get("temperature") == 0:
-        given["do_sample"] = False
-    return (
-        loaded,
-        tokenizer,
-        config.with_options(stop_strings=writing.stop, **given),
-        np.random.default_rng(writing.seed),
-    )
+    if given.keys() & {"temperature", "top_k", "top_p", "min_p"}:  # a file that does not say do_sample means False
+        given["do_sample"] = given.get("temperature") != 0
+    return loaded, tokenizer, config.with_options(**given), np.random.default_rng(seed)
 
 
 def _ids(tokenizer: Any, text: str, answers: bool) -> "np.ndarray":

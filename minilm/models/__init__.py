@@ -14,6 +14,9 @@ MODEL_TYPES = (
 )
 
 
+RENAMED = {"T5WithLMHeadModel": "T5ForConditionalGeneration"}  # architectures as older files name them
+
+
 def tasks(model_type: str) -> dict[str, type[Model]]:
     """Return {task: class} of a family: "base", "causal-lm", "masked-lm", "sequence-classification", ...
 
@@ -36,12 +39,13 @@ def model_class(config: Mapping[str, Any], task: str | None = None) -> type[Mode
         return found[task]
     named = config.get("architectures") or ["base"]
     by_name = {"base": found["base"], **{cls.__name__: cls for cls in found.values()}}
-    if not isinstance(named, list) or named[0] not in by_name:
+    name = RENAMED.get(named[0], named[0]) if isinstance(named, list) and isinstance(named[0], str) else ""
+    if name not in by_name:
         raise ValueError(
             f"architectures must name one of {', '.join(cls.__name__ for cls in found.values())}; got {named!r}. "
             f"Choose with task=, one of {', '.join(found)}."
         )
-    return by_name[named[0]]
+    return by_name[name]
 
 
 __all__ = ["MODEL_TYPES", "Config", "Model", "model_class", "tasks"]

@@ -21,6 +21,7 @@ class Model(Module):
     base_model_prefix: ClassVar[str] = ""
     rename: ClassVar[Mapping[str, str]] = {}  # pattern of a published name -> ours
     not_parameters: ClassVar[tuple[str, ...]] = ()  # patterns of what published files hold beside parameters
+    head_parts: ClassVar[tuple[str, ...]] = ()  # attributes of a head that stands beside its base, without a prefix
     optional_parts: ClassVar[tuple[str, ...]] = ()  # of the base model: None if a file has no weights for it
 
     def __init__(self, config: Any, *, rng: np.random.Generator, dtype: Any = np.float32):

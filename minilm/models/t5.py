@@ -219,8 +219,7 @@ class T5Model(T5PreTrainedModel, EncoderDecoder):
 
 
 class T5ForConditionalGeneration(T5Model, Seq2SeqLM):
-    """T5 with the head that says what is written."""
-
+    head_parts = ("lm_head",)
     forward = Seq2SeqLM.forward
 
     def __init__(self, config: T5Config, *, rng: np.random.Generator, dtype: Any = np.float32):
@@ -244,6 +243,7 @@ class T5ForConditionalGeneration(T5Model, Seq2SeqLM):
 
 
 class T5ForQuestionAnswering(T5Model, Seq2SeqQuestionAnswerer):
+    head_parts = ("qa_outputs",)
     forward = Seq2SeqQuestionAnswerer.forward  # type: ignore[assignment]
 
     def __init__(self, config: T5Config, *, rng: np.random.Generator, dtype: Any = np.float32):

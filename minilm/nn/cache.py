@@ -38,7 +38,8 @@ class KVCache:
     @lengths.setter
     def lengths(self, lengths: np.ndarray) -> None:
         """``length``: the number of positions in the fullest row.  ``even``: whether all rows hold as many."""
-        self._lengths = lengths
+        self._lengths = lengths.copy()
+        self._lengths.flags.writeable = False  # a write would pass by the two numbers below
         self.length = int(lengths.max(initial=0))
         self.even = bool((lengths == self.length).all())
 

@@ -110,7 +110,7 @@ def _start_head(model: Model, missing: list[str], source: Source, rng: np.random
         name
         for name in missing
         if (name.startswith(prefix) or base is model)
-        and not any(_inside(name, prefix, part) for part in base.optional_parts)
+        and not any(_inside(name, prefix, part) for part in (*base.optional_parts, *model.head_parts))
     ]
     if inside or rng is None:
         hint = "take another copy of it" if inside else "pass rng=, a numpy.random.Generator, to start them anew"

@@ -106,7 +106,7 @@ class _Run:
             causal_lm.check_ids(tokens, tokenizer.vocab_size)
         rng = np.random.default_rng([config.seed, 3])
         self.model = causal_lm.build(config.model, tokenizer.vocab_size, config.block_size, tokenizer.eos_id, rng)
-        self.parameters = list(self.model.parameters())
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.model, config)
         self.rate = _schedule(config)
         self.windows = Windows(material.train, config.block_size, config.batch_size, config.seed)
@@ -264,7 +264,7 @@ class _Run:
 
 def _optimizer(model: GPT2LMHeadModel, config: TrainConfig) -> AdamW:
     """Return AdamW that decays what has two axes or more: matrices and tables, not biases and norms."""
-    named = list(model.named_parameters())
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
         {"params": [(name, p) for name, p in named if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [(name, p) for name, p in named if p.ndim < 2], "weight_decay": 0.0},
