@@ -4,6 +4,7 @@ An option is a field of the family's dataclass, which the model honours; or one 
 value that the model computes; or one that changes no number (``INERT``).  Anything else is refused by name.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -106,6 +107,8 @@ class Config:
         return values
 
     def __post_init__(self) -> None:
+        ends = "eps", "epsilon", "initializer_range", "initializer_factor", "init_std"
+        self.check_reals(*(f.name for f in fields(self) if f.name.endswith(ends)))
         if self.problem_type not in (None, "regression", "single_label_classification", "multi_label_classification"):
             self.refuse("problem_type", "regression, single_label_classification or multi_label_classification")
 
@@ -115,11 +118,18 @@ class Config:
         raise ValueError(f"{type(self).__name__}: {option} must be {must}; got {getattr(self, option)!r}.")
 
     def check_sizes(self, *options: str) -> None:
-        """Refuse what is not a whole number of 1 or more."""
+        """Refuse what is not a whole number of 1 or more; and what no model has, before memory is taken for it."""
         for option in options:
             value = getattr(self, option)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                self.refuse(option, "a whole number, at least 1")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**24:
+                self.refuse(option, "a whole number, at least 1 and below 2**24")
+
+    def check_reals(self, *options: str) -> None:
+        """Refuse what is not a finite number of 0 or more."""
+        for option in options:
+            value = getattr(self, option)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+                self.refuse(option, "a finite number, at least 0")
 
     def check_rates(self, *options: str) -> None:
         """Refuse a dropout rate outside [0, 1)."""

@@ -70,6 +70,7 @@ class GPT2Config(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_sizes("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+        self.check_sizes(*([] if self.n_inner is None else ["n_inner"]))
         self.check_divides("n_head", "n_embd")
         self.check_choice("activation_function", ACTIVATIONS)
         self.check_rates("resid_pdrop", "embd_pdrop", "attn_pdrop")

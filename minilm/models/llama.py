@@ -71,8 +71,6 @@ class DecoderConfig(Config):
         self.check_sizes("num_key_value_heads", "head_dim")
         if self.num_key_value_heads is None or self.num_attention_heads % self.num_key_value_heads:
             self.refuse("num_key_value_heads", f"a divisor of num_attention_heads, {self.num_attention_heads}")
-        if not self.rms_norm_eps >= 0:
-            self.refuse("rms_norm_eps", "0 or more")
         if self.pad_token_id is not None and not -self.vocab_size <= self.pad_token_id < self.vocab_size:
             self.refuse("pad_token_id", f"None or a token below vocab_size, {self.vocab_size}")
         self._set("rope_parameters", rope_parameters({"rope_parameters": self.rope_parameters}))

@@ -4,9 +4,7 @@ from pathlib import Path
 
 from ..checkpoint import CheckpointError, save_model
 from ..checkpoint.weights import converted, numpy_dtype
-from ..models import model_class
-from ..nn import init
-from .loading import match
+from .loading import build, match
 from .source import load_tokenizer, open_source
 
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -26,22 +24,18 @@ def convert(
     source = open_source(path)
     if Path(folder).resolve() in (source.path.resolve(), source.path.resolve().parent):
         raise ValueError(f"convert: the new folder must be another than the model's own; got {str(folder)!r}.")
-    try:
-        cls = model_class(source.config)
-        config = cls.config_class.from_dict(source.config)
-    except ValueError as error:
-        raise CheckpointError(f"{source.path}: {error}") from None
-    with init.unset():
-        model = cls(config, rng=None)  # type: ignore[arg-type]
+    model = build(source)
     matched, own = match(model, source), dict(model.named_parameters())
     if missing := sorted(own.keys() - matched.keys()):
-        raise CheckpointError(f"{source.path}: a {cls.__name__} must find all its weights; missing {missing[0]}")
+        raise CheckpointError(
+            f"{source.path}: a {type(model).__name__} must find all its weights; missing {missing[0]}"
+        )
     entries = {ours: source.weights[theirs] for ours, theirs in matched.items() if ours in own}
     if dtype is not None:
         kind = numpy_dtype(DTYPES[dtype])
         entries = {name: converted(e, kind) if e.numpy_dtype.kind not in "iub" else e for name, e in entries.items()}
     widest = max((e.numpy_dtype for e in entries.values()), key=lambda kind: kind.itemsize)
-    written = {"architectures": [cls.__name__], "dtype": str(widest), **config.to_dict()}
+    written = {"architectures": [type(model).__name__], "dtype": str(widest), **model.config.to_dict()}
     tokenizer = load_tokenizer(path)
     save_model(folder, written, entries, max_shard_bytes)
     tokenizer.save(folder)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import Entry
-from ..models import model_class
-from ..nn import init
+from ..models import tasks as tasks_of
+from .loading import build
 from .source import open_source
 
 TRAINING = 16  # bytes a parameter: float32 value, gradient and AdamW's two moments
@@ -63,12 +63,8 @@ def inspect(path: str | Path, revision: str | None = None) -> Description:
     architecture, cache_bytes, refusal = None, None, None
     tasks: tuple[str, ...] = ()
     try:
-        from ..models import tasks as tasks_of
-
-        cls = model_class(source.config)
-        architecture, tasks = cls.__name__, tuple(tasks_of(source.config["model_type"]))
-        with init.unset():
-            model = cls(cls.config_class.from_dict(source.config), rng=None)  # type: ignore[arg-type]
+        model = build(source)
+        architecture, tasks = type(model).__name__, tuple(tasks_of(model.config.model_type))
         try:
             cache = model.new_cache(1, 1)
             cache_bytes = cache.keys.nbytes + cache.values.nbytes

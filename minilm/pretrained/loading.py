@@ -12,6 +12,11 @@ from ..models import Model, model_class
 from ..nn import init
 from .source import Source, open_source
 
+LAYERS = (
+    *("num_hidden_layers", "n_layer", "n_layers"),
+    *("num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"),
+)
+
 
 def load(
     path: str | Path,
@@ -39,15 +44,9 @@ def load(
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"load: dtype must be float32 or float64, what the kernels compute in; got {dtype}.")
     source = open_source(path, revision)
-    try:
-        cls = model_class(source.config, task)
-        config = cls.config_class.from_dict(source.config, ignore)
-    except ValueError as error:
-        raise CheckpointError(f"{source.path}: {error}") from None
     if check:
         source.weights.check()
-    with init.unset():
-        model = cls(config, rng=rng, dtype=dtype)  # type: ignore[arg-type]
+    model = build(source, task, dtype=dtype, rng=rng, ignore=ignore)
     matched = match(model, source, chosen=task is not None)
     arrays = {ours: source.weights[theirs].read(dtype) for ours, theirs in matched.items()}
     _check_ties(model, arrays, source)
@@ -57,6 +56,28 @@ def load(
         _start_head(model, missing, source, rng)
     model.eval()
     return model
+
+
+def build(
+    source: Source,
+    task: str | None = None,
+    *,
+    dtype: Any = np.float32,
+    rng: np.random.Generator | None = None,
+    ignore: Collection[str] = (),
+) -> Model:
+    """Return the model of a configuration, its parameters unset.  CheckpointError for one that cannot be."""
+    try:
+        cls = model_class(source.config, task)
+        config = cls.config_class.from_dict(source.config, ignore)
+        for option in LAYERS:  # each would take time and memory
+            if (count := getattr(config, option, None) or 0) > len(source.weights):
+                raise ValueError(f"{option} must not be more than the {len(source.weights)} weights; got {count}")
+        with init.unset():
+            return cls(config, rng=rng, dtype=dtype)  # type: ignore[arg-type]
+    except (ValueError, MemoryError, OverflowError) as error:
+        said = str(error) or "sizes that no memory holds"
+        raise CheckpointError(f"{source.path}: {said}") from None
 
 
 def match(model: Model, source: Source, chosen: bool = False) -> dict[str, str]:

@@ -131,7 +131,7 @@ def test_options_that_are_refused():
             ({"head_dim": None, "hidden_size": 26}, "hidden_size must divide"),
             ({"head_dim": 0}, "head_dim"),
             ({"rms_norm_eps": -1.0}, "rms_norm_eps"),
-            ({"rms_norm_eps": "small"}, "type"),
+            ({"rms_norm_eps": "small"}, "rms_norm_eps must be a finite number"),
             ({"pad_token_id": 37}, "pad_token_id"),
             ({"token_classification_bias": False}, "token_classification_bias"),
             ({"attention_dropout": 1.5}, "attention_dropout"),
