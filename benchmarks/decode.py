@@ -1,16 +1,15 @@
 """Read a prompt and write after it, GPT-2 124M in float32, against PyTorch:  python -m benchmarks.decode [--rounds 7]
 
 One sequence, weights that are the same random ones on both sides; the tokens that greedy choice gives are compared
-before any clock starts.  *Prefill* reads T tokens; its floor is the sgemm rate that NumPy reaches in the same minute.
-*Decode* writes one token after another; its floor is the rate at which memory is read, measured in the same minute, for
-every weight is read once a token.  PyTorch is transformers with its own fused attention and its static or dynamic
-cache, whichever is faster.
+before any clock starts.  *Prefill* reads T tokens; its floor is the sgemm rate that NumPy reaches in the same round.
+*Decode* writes one token after another; its floor is the rate at which memory is read, measured in the same round, for
+every weight, and every key and value in the cache, is read once a token.  PyTorch is transformers with its own fused
+attention and its usual cache.
 """
 
 import argparse
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -82,24 +81,24 @@ def work(side, folder, threads):
 
 
 def roofs(threads):
-    """sgemm, FLOP/s; reading, bytes/s: the best of a few, as roofs are."""
-    from minilm import set_num_threads
+    """Measure sgemm, FLOP/s, and reading, bytes/s: medians of as many turns as the sides are given."""
+    import minilm
     from minilm._kernels.process import tune_process
 
-    set_num_threads(threads)
+    minilm.set_num_threads(threads)
     tune_process()
     a, b = np.ones((T, C), np.float32), np.ones((C, 4 * C), np.float32)
     table, x = np.ones((V, C), np.float32), np.ones(C, np.float32)
 
-    def best(work, amount):
+    def rate(work, amount):
         times = []
-        for _ in range(12):
+        for _ in range(NEW):
             start = time.perf_counter()
             work()
             times.append(time.perf_counter() - start)
-        return amount / min(times)
+        return amount / float(np.median(times))
 
-    return best(lambda: a @ b, 2 * T * C * 4 * C), best(lambda: table @ x, table.nbytes)
+    serve(lambda _: {"sgemm": rate(lambda: a @ b, 2 * T * C * 4 * C), "read": rate(lambda: table @ x, table.nbytes)})
 
 
 def main():
@@ -107,8 +106,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
-    parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=(*SIDES, "roofs"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.worker == "roofs":
+        return roofs(args.threads)
     if args.worker:
         return work(args.worker, args.folder, args.threads)
     import minilm
@@ -117,30 +118,36 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         model = GPT2LMHeadModel(GPT2Config(), rng=np.random.default_rng(0))
         minilm.save(model, folder)
-        weights = Path(folder, "model.safetensors").stat().st_size
         given = ["--folder", folder, "--threads", str(args.threads)]
-        sides = {side: Side("benchmarks.decode", ["--worker", side, *given], args.threads) for side in SIDES}
-        first = {side: worker.ask("warm")["tokens"] for side, worker in sides.items()}
+        workers = (*SIDES, "roofs")
+        sides = {side: Side("benchmarks.decode", ["--worker", side, *given], args.threads) for side in workers}
+        first = {side: sides[side].ask("warm")["tokens"] for side in SIDES}
         assert first["minilm"] == first["torch"], "the tokens must agree first"
-        before = roofs(args.threads)
         answers = take_turns(sides, "run", args.rounds)
-        after = roofs(args.threads)
         for worker in sides.values():
             worker.close()
-    sgemm, reading = (max(pair) for pair in zip(before, after, strict=True))
     # 2 FLOPs a weight and token in the layers, the causal half of attention, and one row of the head
     flops = 2 * T * LAYERS * 12 * C * C + 2 * LAYERS * C * T * T + 2 * V * C
-    for side, found in answers.items():
-        prefill = np.median([answer["prefill"] for answer in found])
-        decode = np.median([answer["decode"] for answer in found])
+    # all weights but the table of positions, and keys and values of the positions before
+    read = 4 * (model.num_parameters() - 1024 * C + 2 * LAYERS * C * (T + NEW // 2))
+    roof = {what: np.array([answer[what] for answer in answers["roofs"]]) for what in ("sgemm", "read")}
+    for side in SIDES:
+        prefill, decode = (np.array([answer[what] for answer in answers[side]]) for what in ("prefill", "decode"))
         print(
-            f"{side:<8}prefill {T / prefill:7,.0f} tokens/s, {flops / prefill / sgemm:6.1%} of sgemm;  "
-            f"decode {1 / decode:6.1f} tokens/s, {weights / decode / reading:6.1%} of the read bandwidth"
+            f"{side:<8}prefill {T / np.median(prefill):7,.0f} tokens/s, {share(flops / prefill / roof['sgemm'])} of "
+            f"sgemm;  decode {1 / np.median(decode):6.1f} tokens/s, {share(read / decode / roof['read'])} of the "
+            "read bandwidth"
         )
-    print(f"roofs: sgemm {sgemm / 1e9:.0f} GFLOP/s, reading {reading / 1e9:.1f} GB/s")
+    print(
+        f"roofs: sgemm {np.median(roof['sgemm']) / 1e9:.0f} GFLOP/s, reading {np.median(roof['read']) / 1e9:.1f} GB/s"
+    )
     for what in ("prefill", "decode"):
-        times = {side: [answer[what] for answer in found] for side, found in answers.items()}
+        times = {side: [answer[what] for answer in answers[side]] for side in SIDES}
         print(f"ratio of times, {what}, minilm / torch: {ratio(times['minilm'], times['torch'])}")
+
+
+def share(parts):
+    return f"{np.median(parts):.1%} ({parts.min():.1%} to {parts.max():.1%})"
 
 
 if __name__ == "__main__":

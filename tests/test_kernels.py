@@ -167,7 +167,7 @@ from minilm.testing import SIZES, MODEL_SIZES, sample
 threads.set_num_threads(int(sys.argv[1]))
 digest = hashlib.sha256()
 for op in registry.OPS:
-    if op in registry.BLAS_ONLY:
+    if op == "linear":  # its sums are BLAS's, which cuts them by the number of threads
         continue
     for size in SIZES[op]:
         if size in MODEL_SIZES and size != "nanogpt":

@@ -28,7 +28,6 @@ OPS = (
     "softmax",
 )
 UPDATES = ("adamw",)  # optimizers' rules: one function that writes into its arrays, and no backward
-BLAS_ONLY = ("linear",)  # matrix products: their loops are BLAS's, so one version serves every backend
 BACKENDS = ("numpy", "numba", "cython")
 AUTO = ("cython", "numba", "numpy")  # order of preference, as measured in benchmarks/LOG.md
 
@@ -62,7 +61,7 @@ def load(op: str, backend: str) -> Kernel:
         raise ValueError(f"no op named {op!r}; the ops are {', '.join(OPS + UPDATES)}")
     _check_name(backend, BACKENDS)
     reference = import_module(f"{__package__}.{op}.{op}")
-    if backend == "numpy" or op in BLAS_ONLY:
+    if backend == "numpy":
         if op in UPDATES:
             return Kernel(op, backend, getattr(reference, f"{op}_update"), _no_backward)
         return Kernel(op, backend, getattr(reference, f"{op}_forward"), getattr(reference, f"{op}_backward"))

@@ -22,7 +22,7 @@ def show(console: Console | None = None) -> None:
     for op in registry.OPS + registry.UPDATES:
         table.add_row(op, *(_cell(op, backend) for backend in registry.BACKENDS))
     console.print(table)
-    console.print("\n[green]used[/green] now   yes: can be asked for   no: see below   BLAS: the same for all\n")
+    console.print("\n[green]used[/green] now   yes: can be asked for   no: see below\n")
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in machine().items():
         facts.add_row(name, escape(value))
@@ -33,7 +33,7 @@ def show(console: Console | None = None) -> None:
 
 def missing() -> str | None:
     """Return one line where "auto" has to take NumPy for want of compiled loops, or else None."""
-    slow = [op for op in registry.OPS + registry.UPDATES if _used(op) == "numpy" and op not in registry.BLAS_ONLY]
+    slow = [op for op in registry.OPS + registry.UPDATES if _used(op) == "numpy"]
     if registry.backend() != "auto" or not slow:
         return None
     why = next((reason for backend in registry.AUTO if (reason := _refusal(slow[0], backend))), "")
@@ -68,8 +68,6 @@ def reasons() -> list[str]:
 
 
 def _cell(op: str, backend: str) -> str:
-    if op in registry.BLAS_ONLY:
-        return "[green]BLAS[/green]"
     if _refusal(op, backend) is not None:
         return "[red]no[/red]"
     return "[green]used[/green]" if _used(op) == backend else "yes"
