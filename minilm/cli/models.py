@@ -71,7 +71,7 @@ def embed(
     if out is not None and out.suffix not in (".npy", ".jsonl"):
         raise ValueError(f"--out must end in .npy or .jsonl; got {str(out)!r}")
     tune_process()
-    lines = (sys.stdin if str(file) == "-" else file.open(encoding="utf-8")).read().splitlines()
+    lines = (sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")).splitlines()
     vectors = load_embedder(model).encode(lines, batch_tokens=batch_tokens)
     if out is not None and out.suffix == ".npy":
         np.save(out, vectors)
