@@ -125,7 +125,7 @@ class Dropout(Module):
         self.p, self.rng = p, rng
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, self.training, rng=self.rng)
+        return F.dropout(x, self.p, rng=self.rng) if self.training else x
 
 
 class Sequential(Module):

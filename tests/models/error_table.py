@@ -22,6 +22,10 @@ difference of any number over the largest number of its array. *Outputs* are log
 *gradients* are those of all parameters, of one number made of all outputs. Configurations: how many odd ones there
 are. The bar is 2e-5 in float32, 1e-10 in float64; tests hold every case to it.
 
+A gradient that is 0 on paper, as that of a key's bias, is the rounding noise of others: it is measured against the
+gradient of its matrix, or a thousandth of the largest gradient of the model. What transformers computes in float32 even
+of a float64 model (angles of rotary positions, norms, softmax) is computed in float64 for the comparison.
+
 Made by `python -m tests.models.error_table > docs/errors.md`.
 
 | head | configurations | outputs, float32 | gradients, float32 | outputs, float64 | gradients, float64 |
