@@ -34,7 +34,7 @@ from ..nn import (
 )
 from ..tensor import Tensor, as_tensor
 from .config import Config
-from .heads import CausalLM, LastTokenClassifier, QuestionAnswerer, TokenClassifier
+from .decoders import CausalLM, LastTokenClassifier, QuestionAnswerer, TokenClassifier
 from .model import Model
 from .outputs import BaseModelOutput
 
@@ -70,6 +70,10 @@ class BloomConfig(Config):
         self.check_rates("hidden_dropout", "attention_dropout")
         if self.classifier_dropout is not None:
             self.check_rates("classifier_dropout")
+
+    @property
+    def head_dropout(self) -> float:
+        return self.hidden_dropout if self.classifier_dropout is None else self.classifier_dropout
 
 
 class BloomAttention(Module):
@@ -179,41 +183,20 @@ class BloomModel(BloomPreTrainedModel):
 
 
 class BloomForCausalLM(BloomPreTrainedModel, CausalLM):
-    """BLOOM with the head that predicts the next token; its matrix is the table of token vectors, or its own."""
-
-    def __init__(self, config: BloomConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.transformer = BloomModel(config, rng=rng, dtype=dtype)
-        if config.tie_word_embeddings:
-            rng = np.random.default_rng(0)  # the head's own first values are not kept: leave the model's rng alone
-        C, std = config.hidden_size, config.initializer_range
-        self.lm_head = Linear(C, config.vocab_size, bias=False, std=std, rng=rng, dtype=dtype)
-        self.tie(self.transformer.word_embeddings)
+    base = BloomModel
+    table = "word_embeddings"
 
 
 class BloomForSequenceClassification(BloomPreTrainedModel, LastTokenClassifier):
-    def __init__(self, config: BloomConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.transformer = BloomModel(config, rng=rng, dtype=dtype)
-        C, std = config.hidden_size, config.initializer_range
-        self.score = Linear(C, config.num_labels, bias=False, std=std, rng=rng, dtype=dtype)
+    base = BloomModel
 
 
 class BloomForTokenClassification(BloomPreTrainedModel, TokenClassifier):
-    def __init__(self, config: BloomConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.transformer = BloomModel(config, rng=rng, dtype=dtype)
-        p = config.hidden_dropout if config.classifier_dropout is None else config.classifier_dropout
-        self.dropout = Dropout(p, rng=rng)
-        std = config.initializer_range
-        self.classifier = Linear(config.hidden_size, config.num_labels, std=std, rng=rng, dtype=dtype)
+    base = BloomModel
 
 
 class BloomForQuestionAnswering(BloomPreTrainedModel, QuestionAnswerer):
-    def __init__(self, config: BloomConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.transformer = BloomModel(config, rng=rng, dtype=dtype)
-        self.qa_outputs = Linear(config.hidden_size, 2, std=config.initializer_range, rng=rng, dtype=dtype)
+    base = BloomModel
 
 
 TASKS = {

@@ -25,14 +25,13 @@ from ..nn import (
     Embedding,
     KVCache,
     LayerNorm,
-    Linear,
     Module,
     Sequences,
     attend,
 )
 from ..tensor import Tensor, as_tensor
 from .config import Config
-from .heads import CausalLM, LastTokenClassifier, QuestionAnswerer, TokenClassifier
+from .decoders import CausalLM, LastTokenClassifier, QuestionAnswerer, TokenClassifier
 from .model import Model
 from .outputs import BaseModelOutput
 
@@ -74,6 +73,14 @@ class GPT2Config(Config):
         self.check_divides("n_head", "n_embd")
         self.check_choice("activation_function", ACTIVATIONS)
         self.check_rates("resid_pdrop", "embd_pdrop", "attn_pdrop")
+
+    @property
+    def hidden_size(self) -> int:
+        return self.n_embd
+
+    @property
+    def head_dropout(self) -> float:
+        return 0.1 if self.classifier_dropout is None else self.classifier_dropout
 
 
 class GPT2Attention(Module):
@@ -188,40 +195,20 @@ class GPT2Model(GPT2PreTrainedModel):
 
 
 class GPT2LMHeadModel(GPT2PreTrainedModel, CausalLM):
-    """GPT-2 with the head that predicts the next token; the head's matrix is the table of token vectors, or its own."""
-
-    def __init__(self, config: GPT2Config, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.transformer = GPT2Model(config, rng=rng, dtype=dtype)
-        if config.tie_word_embeddings:
-            rng = np.random.default_rng(0)  # the head's own first values are not kept: leave the model's rng alone
-        C, std = config.n_embd, config.initializer_range
-        self.lm_head = Linear(C, config.vocab_size, bias=False, std=std, rng=rng, dtype=dtype)
-        self.tie(self.transformer.wte)
+    base = GPT2Model
+    table = "wte"
 
 
 class GPT2ForSequenceClassification(GPT2PreTrainedModel, LastTokenClassifier):
-    def __init__(self, config: GPT2Config, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.transformer = GPT2Model(config, rng=rng, dtype=dtype)
-        std = config.initializer_range
-        self.score = Linear(config.n_embd, config.num_labels, bias=False, std=std, rng=rng, dtype=dtype)
+    base = GPT2Model
 
 
 class GPT2ForTokenClassification(GPT2PreTrainedModel, TokenClassifier):
-    def __init__(self, config: GPT2Config, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.transformer = GPT2Model(config, rng=rng, dtype=dtype)
-        self.dropout = Dropout(0.1 if config.classifier_dropout is None else config.classifier_dropout, rng=rng)
-        std = config.initializer_range
-        self.classifier = Linear(config.n_embd, config.num_labels, std=std, rng=rng, dtype=dtype)
+    base = GPT2Model
 
 
 class GPT2ForQuestionAnswering(GPT2PreTrainedModel, QuestionAnswerer):
-    def __init__(self, config: GPT2Config, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.transformer = GPT2Model(config, rng=rng, dtype=dtype)
-        self.qa_outputs = Linear(config.n_embd, 2, std=config.initializer_range, rng=rng, dtype=dtype)
+    base = GPT2Model
 
 
 TASKS = {

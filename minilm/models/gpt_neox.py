@@ -34,7 +34,7 @@ from ..nn import (
 from ..nn.rotary import Rotary, rope_parameters
 from ..tensor import Tensor, as_tensor
 from .config import Config
-from .heads import CausalLM, LastTokenClassifier, QuestionAnswerer, TokenClassifier
+from .decoders import CausalLM, LastTokenClassifier, QuestionAnswerer, TokenClassifier
 from .model import Model
 from .outputs import BaseModelOutput
 
@@ -86,6 +86,10 @@ class GPTNeoXConfig(Config):
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def head_dropout(self) -> float:
+        return self.classifier_dropout
 
     def rotary(self, dtype: Any) -> Rotary:
         return Rotary(self.head_dim, self.rope_parameters, self.max_position_embeddings, dtype=dtype)
@@ -208,42 +212,21 @@ class GPTNeoXModel(GPTNeoXPreTrainedModel):
 
 
 class GPTNeoXForCausalLM(GPTNeoXPreTrainedModel, CausalLM):
-    """GPT-NeoX with the head that predicts the next token; its matrix is its own, or the table of token vectors."""
-
+    base = GPTNeoXModel
+    table = "embed_in"
     head = "embed_out"
-
-    def __init__(self, config: GPTNeoXConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.gpt_neox = GPTNeoXModel(config, rng=rng, dtype=dtype)
-        if config.tie_word_embeddings:
-            rng = np.random.default_rng(0)  # the head's own first values are not kept: leave the model's rng alone
-        C, std = config.hidden_size, config.initializer_range
-        self.embed_out = Linear(C, config.vocab_size, bias=False, std=std, rng=rng, dtype=dtype)
-        self.tie(self.gpt_neox.embed_in)
 
 
 class GPTNeoXForSequenceClassification(GPTNeoXPreTrainedModel, LastTokenClassifier):
-    def __init__(self, config: GPTNeoXConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.gpt_neox = GPTNeoXModel(config, rng=rng, dtype=dtype)
-        C, std = config.hidden_size, config.initializer_range
-        self.score = Linear(C, config.num_labels, bias=False, std=std, rng=rng, dtype=dtype)
+    base = GPTNeoXModel
 
 
 class GPTNeoXForTokenClassification(GPTNeoXPreTrainedModel, TokenClassifier):
-    def __init__(self, config: GPTNeoXConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.gpt_neox = GPTNeoXModel(config, rng=rng, dtype=dtype)
-        self.dropout = Dropout(config.classifier_dropout, rng=rng)
-        std = config.initializer_range
-        self.classifier = Linear(config.hidden_size, config.num_labels, std=std, rng=rng, dtype=dtype)
+    base = GPTNeoXModel
 
 
 class GPTNeoXForQuestionAnswering(GPTNeoXPreTrainedModel, QuestionAnswerer):
-    def __init__(self, config: GPTNeoXConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.gpt_neox = GPTNeoXModel(config, rng=rng, dtype=dtype)
-        self.qa_outputs = Linear(config.hidden_size, 2, std=config.initializer_range, rng=rng, dtype=dtype)
+    base = GPTNeoXModel
 
 
 TASKS = {

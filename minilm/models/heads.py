@@ -10,86 +10,10 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from ..nn import KVCache, Linear
+from ..nn import Linear
 from ..tensor import Tensor, as_tensor
 from .model import Model
 from .outputs import HeadOutput, QuestionAnsweringOutput
-
-
-class CausalLM(Model):
-    """A base model and a matrix that gives each next token's logits; a family names both and ties them or not."""
-
-    head: str = "lm_head"
-
-    def tie(self, table: Any) -> None:
-        """Take the table of token vectors as the head's matrix, if the configuration says so."""
-        if self.config.tie_word_embeddings:
-            getattr(self, self.head).weight = table.weight
-
-    def forward(
-        self,
-        input_ids: Any,
-        labels: Any = None,
-        *,
-        lengths: Sequence[int] | None = None,
-        logits_to_keep: int | np.ndarray = 0,
-        **kwargs: Any,
-    ) -> HeadOutput:
-        """Return logits (B, T, V) and, with labels (B, T), the loss: position t is judged by labels[t + 1].
-
-        Labels of -100 are left out.  ``logits_to_keep`` computes logits for the last so many positions only, or for
-        those that an array names.  The other arguments are the base model's.
-        """
-        base = self.base_model(input_ids, lengths=lengths, **kwargs)
-        logits = self.logits(kept(base.last_hidden_state, logits_to_keep))
-        loss = None if labels is None else next_token_loss(logits, labels, lengths)
-        return HeadOutput(logits, loss, base.past_key_values, base.hidden_states)
-
-    def logits(self, x: Tensor) -> Tensor:
-        return getattr(self, self.head)(x)
-
-    def new_cache(self, batch: int, capacity: int | None = None) -> KVCache:
-        return self.base_model.new_cache(batch, capacity)
-
-
-class LastTokenClassifier(Model):
-    """Sequence classification by a decoder: the last token that is not padding has read everything."""
-
-    head: str = "score"
-
-    def forward(
-        self,
-        input_ids: Any,
-        labels: Any = None,
-        *,
-        attention_mask: Any = None,
-        lengths: Sequence[int] | None = None,
-        **kwargs: Any,
-    ) -> HeadOutput:
-        """Return logits (B, K) and, with labels, the loss (see ``classification_loss``).
-
-        Without packing, the last token is the last that is not ``pad_token_id``, as transformers finds it.
-        ValueError for several sequences in rows and no pad_token_id.
-        """
-        base = self.base_model(input_ids, attention_mask=attention_mask, lengths=lengths, **kwargs)
-        logits = getattr(self, self.head)(base.last_hidden_state)  # (B, T, K)
-        if lengths is not None:
-            pooled = logits[0, np.cumsum(lengths) - 1]
-        else:
-            pooled = logits[np.arange(len(logits)), self._last(as_tensor(input_ids)._data)]
-        loss = None if labels is None else classification_loss(pooled, labels, self.config)
-        return HeadOutput(pooled, loss, base.past_key_values, base.hidden_states)
-
-    def _last(self, ids: np.ndarray) -> np.ndarray:
-        pad = self.config.pad_token_id
-        if pad is not None:
-            return (np.arange(ids.shape[1]) * (ids != pad)).argmax(axis=-1)
-        if len(ids) > 1:
-            raise ValueError(
-                f"{type(self).__name__}: with several sequences the configuration must have pad_token_id; got None. "
-                "Pack them instead: input_ids (1, N) and lengths."
-            )
-        return np.array([ids.shape[1] - 1])
 
 
 class TokenClassifier(Model):

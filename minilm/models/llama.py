@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..nn import ACTIVATIONS, Dropout, Embedding, KVCache, Linear, RMSNorm, Sequences
+from ..nn import ACTIVATIONS, Embedding, KVCache, RMSNorm, Sequences
 from ..nn.decoder import GatedMLP, RotaryAttention, RotaryBlock
 from ..nn.rotary import Rotary, rope_parameters
 from ..tensor import as_tensor
 from .config import Config
-from .heads import CausalLM, LastTokenClassifier, QuestionAnswerer, TokenClassifier
+from .decoders import CausalLM, LastTokenClassifier, QuestionAnswerer, TokenClassifier
 from .model import Model
 from .outputs import BaseModelOutput
 
@@ -86,6 +86,10 @@ class DecoderConfig(Config):
     def rotary(self, dtype: Any) -> Rotary:
         assert self.head_dim is not None
         return Rotary(self.head_dim, self.rope_parameters, self.max_position_embeddings, dtype=dtype)
+
+    @property
+    def head_dropout(self) -> float:
+        return 0.1 if self.classifier_dropout is None else self.classifier_dropout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,51 +194,23 @@ class LlamaModel(LlamaPreTrainedModel):
 
 
 class LlamaForCausalLM(LlamaPreTrainedModel, CausalLM):
-    """Llama with the head that predicts the next token; the head's matrix is the table of token vectors, or its own."""
-
     base: ClassVar[type[LlamaModel]] = LlamaModel
-
-    def __init__(self, config: Any, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.model = self.base(config, rng=rng, dtype=dtype)
-        if config.tie_word_embeddings:
-            rng = np.random.default_rng(0)  # the head's own first values are not kept: leave the model's rng alone
-        C, std = config.hidden_size, config.initializer_range
-        self.lm_head = Linear(C, config.vocab_size, bias=False, std=std, rng=rng, dtype=dtype)
-        self.tie(self.model.embed_tokens)
+    table = "embed_tokens"
 
 
 class LlamaForSequenceClassification(LlamaPreTrainedModel, LastTokenClassifier):
     base: ClassVar[type[LlamaModel]] = LlamaModel
-
-    def __init__(self, config: Any, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.model = self.base(config, rng=rng, dtype=dtype)
-        std = config.initializer_range
-        self.score = Linear(config.hidden_size, config.num_labels, bias=False, std=std, rng=rng, dtype=dtype)
 
 
 class LlamaForTokenClassification(LlamaPreTrainedModel, TokenClassifier):
     base: ClassVar[type[LlamaModel]] = LlamaModel
     head = "score"
 
-    def __init__(self, config: Any, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.model = self.base(config, rng=rng, dtype=dtype)
-        self.dropout = Dropout(0.1 if config.classifier_dropout is None else config.classifier_dropout, rng=rng)
-        std = config.initializer_range
-        self.score = Linear(config.hidden_size, config.num_labels, std=std, rng=rng, dtype=dtype)
-
 
 class LlamaForQuestionAnswering(LlamaPreTrainedModel, QuestionAnswerer):
     base: ClassVar[type[LlamaModel]] = LlamaModel
     base_model_prefix = "transformer"
     rename = {r"^model\.": "transformer."}
-
-    def __init__(self, config: Any, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        setattr(self, self.base_model_prefix, self.base(config, rng=rng, dtype=dtype))
-        self.qa_outputs = Linear(config.hidden_size, 2, std=config.initializer_range, rng=rng, dtype=dtype)
 
 
 TASKS = {

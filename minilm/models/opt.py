@@ -33,7 +33,7 @@ from ..nn import (
 )
 from ..tensor import Tensor, as_tensor
 from .config import Config
-from .heads import CausalLM, LastTokenClassifier, QuestionAnswerer
+from .decoders import CausalLM, LastTokenClassifier, QuestionAnswerer
 from .model import Model
 from .outputs import BaseModelOutput
 
@@ -166,6 +166,11 @@ class OPTPreTrainedModel(Model):
     config_class = OPTConfig
     base_model_prefix = "model"
 
+    def matrix(self, outputs: int, bias: bool = True) -> Linear:
+        """Return a head's matrix, on vectors of the width that leaves the decoder."""
+        config = self.config
+        return Linear(config.embedding_dim, outputs, bias, std=config.init_std, rng=self.rng, dtype=self.dtype)
+
 
 class OPTModel(OPTPreTrainedModel):
     """The decoder, under the name that checkpoints give it."""
@@ -217,31 +222,16 @@ class OPTModel(OPTPreTrainedModel):
 
 
 class OPTForCausalLM(OPTPreTrainedModel, CausalLM):
-    """OPT with the head that predicts the next token; its matrix is the table of token vectors, or its own."""
-
-    def __init__(self, config: OPTConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.model = OPTModel(config, rng=rng, dtype=dtype)
-        if config.tie_word_embeddings:
-            rng = np.random.default_rng(0)  # the head's own first values are not kept: leave the model's rng alone
-        E, std = config.embedding_dim, config.init_std
-        self.lm_head = Linear(E, config.vocab_size, bias=False, std=std, rng=rng, dtype=dtype)
-        self.tie(self.model.decoder.embed_tokens)
+    base = OPTModel
+    table = "decoder.embed_tokens"
 
 
 class OPTForSequenceClassification(OPTPreTrainedModel, LastTokenClassifier):
-    def __init__(self, config: OPTConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.model = OPTModel(config, rng=rng, dtype=dtype)
-        E, std = config.embedding_dim, config.init_std
-        self.score = Linear(E, config.num_labels, bias=False, std=std, rng=rng, dtype=dtype)
+    base = OPTModel
 
 
 class OPTForQuestionAnswering(OPTPreTrainedModel, QuestionAnswerer):
-    def __init__(self, config: OPTConfig, *, rng: np.random.Generator, dtype: Any = np.float32):
-        super().__init__(config, rng=rng, dtype=dtype)
-        self.model = OPTModel(config, rng=rng, dtype=dtype)
-        self.qa_outputs = Linear(config.embedding_dim, 2, std=config.init_std, rng=rng, dtype=dtype)
+    base = OPTModel
 
 
 TASKS = {
