@@ -49,7 +49,7 @@ class Writing:
     "So many tokens in a row are not written twice."
     min_new_tokens: int | None = None
     "The text does not end before."
-    stop: Annotated[tuple[str, ...], Parameter(negative=())] = ()
+    stop: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = ()
     "The text ends before this; may be given several times."
     seed: int | None = None
     "Decides the text. Default: another one each time."
@@ -60,13 +60,13 @@ def generate(
     /,
     writing: Annotated[Writing, Parameter(name="*")] = Writing(),
     *,
-    prompt: Annotated[tuple[str, ...], Parameter(negative=())] = (),
-    bad_words: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    prompt: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
+    bad_words: Annotated[tuple[str, ...], Parameter(negative=(), show_default=False)] = (),
     num_beams: int | None = None,
     length_penalty: float | None = None,
     num_return_sequences: int = 1,
-    logprobs: Annotated[bool, Parameter(negative=())] = False,
-    jsonl: Annotated[bool, Parameter(negative=())] = False,
+    logprobs: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    jsonl: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> None:
     """Write text with a model.
 

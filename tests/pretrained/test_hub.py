@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import transformers
 
+from tests.models.judge import checkpoint
 from tests.pretrained.hub_server import COMMIT, serving
 
 FETCH = """
@@ -18,6 +20,14 @@ for name in sys.argv[1:]:
         print(found.name if found.is_dir() else found.read_text(), *files)
     except ValueError as error:
         print(error)
+"""
+LOAD = """
+import sys
+import numpy as np
+import minilm
+for path in sys.argv[1:]:
+    with minilm.no_grad():
+        print(minilm.load(path)(np.array([[3, 1, 4]])).logits.data.tobytes().hex())
 """
 SMALL = {"config.json": "{}", "tokenizer.json": "{}", "vocab.txt": "a", "1_Pooling/config.json": "{}"}
 BESIDES = {"README.md": "read me", "tf_model.h5": "weights of another library", "onnx/model.onnx": "and of another"}
@@ -38,12 +48,15 @@ def hub(tmp_path, monkeypatch):
             path = tmp_path / name / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-    with serving({name: tmp_path / name for name in contents}) as (address, requests):
+    names = *contents, "org/real"
+    small = {"vocab_size": 37, "n_positions": 16, "n_embd": 24, "n_layer": 2, "n_head": 3}
+    checkpoint(tmp_path / "org/real", transformers.GPT2LMHeadModel, transformers.GPT2Config(**small))
+    with serving({name: tmp_path / name for name in names}) as (address, requests):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and "proxy" not in k.lower()}
         environment |= {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
 
-        def fetch(*arguments, **changes):
-            command = [sys.executable, "-c", FETCH, *arguments]
+        def fetch(*arguments, code=FETCH, **changes):
+            command = [sys.executable, "-c", code, *arguments]
             done = subprocess.run(command, env={**environment, **changes}, capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, done.stderr
             return done.stdout.splitlines()
@@ -72,3 +85,10 @@ def test_models_are_found_fetched_and_kept(hub):
         assert again == both
         assert "no connection, and it is not in the cache" in none
     assert not requests
+
+
+def test_a_model_is_loaded_by_its_name(hub, tmp_path):
+    fetch, _ = hub
+    by_name, by_folder = fetch("org/real", str(tmp_path / "org/real"), code=LOAD)
+    assert by_name == by_folder
+    assert fetch("org/real", code=LOAD, HF_HUB_OFFLINE="1") == [by_folder]
