@@ -331,6 +331,8 @@ def check_axis(op: str, x: Any, axis: Any) -> Any:
     """Check one axis or several, and count negative ones from the end."""
     if axis is None:
         return None
+    if type(axis) is int and -x.ndim <= axis < x.ndim:  # the usual case
+        return axis % x.ndim
     axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
     for a in axes:
         if not isinstance(a, (int, np.integer)):

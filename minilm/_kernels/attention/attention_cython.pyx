@@ -24,6 +24,16 @@ cdef extern from "philox.h" nogil:
 
 cdef extern from * nogil:
     """
+    #include <stddef.h>
+    #if defined(__GNUC__)
+    #define PREFETCH __builtin_prefetch
+    #else
+    #define PREFETCH(p)
+    #endif
+    /* Ask for n bytes that will be read soon: rows of a cache come from memory, and two streams take turns. */
+    static inline void soon(const void *p, size_t n) {
+        for (size_t i = 0; i < n; i += 64) PREFETCH((const char *) p + i);
+    }
     #define REAL float
     #define NAME(x) x##_f
     #include "attention/attention_tiles.h"
@@ -35,6 +45,7 @@ cdef extern from * nogil:
     #undef REAL
     #undef NAME
     """
+    void soon(const void*, size_t)
     void product_f(long, long, long, const float*, long, long, const float*, long, float*, long, int)
     void product_d(long, long, long, const double*, long, long, const double*, long, double*, long, int)
     void dots_f(long, long, const float*, long, const float*, float, float*)
@@ -94,6 +105,8 @@ cdef void _forward_query(Py_ssize_t b, Py_ssize_t h, const int64_t *piece, const
     for s0 in range(_begin(piece, window), end, 64):  # BLOCK
         m = min(<Py_ssize_t> BLOCK, end - s0)
         keys = &k[b, g, s0, 0] if D else NULL
+        if Dv and v.strides[2] == Dv * unit:
+            soon(&v[b, g, s0, 0], m * Dv * unit)
         if floating is float:
             dots_f(m, D, keys, k_row, query, <float> scale, A)
         else:
@@ -113,6 +126,8 @@ cdef void _forward_query(Py_ssize_t b, Py_ssize_t h, const int64_t *piece, const
             total += A[i]
         for d in range(Dv):
             row[d] *= shrink
+        if D and s0 + 64 < end and k_row == D:
+            soon(&k[b, g, s0 + 64, 0], min(<Py_ssize_t> 64, end - s0 - 64) * D * unit)
         if Dv:
             _product(1, Dv, m, A, 1, 1, &v[b, g, s0, 0], v.strides[2] // unit, row, Dv, True)
     if total == 0:  # saw no key; lse = inf makes its P zero in the backward
