@@ -34,11 +34,11 @@ def batches(size, n):
 
 
 def minilm_step(size, weights, threads):
-    from minilm import functional as F
     from minilm import optim
     from minilm._kernels import threads as pool
     from minilm._kernels.process import tune_process
     from minilm.models.gpt2 import GPT2LMHeadModel
+    from minilm.tasks import causal_lm
 
     pool.set_num_threads(threads)
     tune_process()  # as minilm train does
@@ -48,8 +48,7 @@ def minilm_step(size, weights, threads):
     optimizer = optim.AdamW(parameters, **ADAMW)
 
     def step(inputs, targets):
-        logits = model(inputs).logits
-        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+        loss = causal_lm.loss(model, inputs, targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step(grad_scale=optim.clip_factor(optim.global_norm(parameters), 1.0))

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from . import seeds
+from . import autograd, seeds
 from ._kernels.registry import kernel
 from .tensor import Tensor, apply, as_tensor
 from .tensor.core import primitive
 
 Lengths = Sequence[int] | np.ndarray  # rows of each of the sequences that lie end to end
+
+LOGITS = 1 << 26  # bytes of logits that linear_cross_entropy holds at once
 
 __all__ = [
     "cross_entropy",
@@ -26,6 +28,7 @@ __all__ = [
     "gelu",
     "layer_norm",
     "linear",
+    "linear_cross_entropy",
     "log_softmax",
     "mse_loss",
     "relu",
@@ -165,11 +168,8 @@ def cross_entropy(
         )
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}.")
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1]; got {label_smoothing}.")
     V = z.shape[1 if z.ndim > 1 else 0]
-    counted = t._data[t._data != ignore_index]
-    _in_range("cross_entropy", "labels", counted, V, f"Labels to leave out must be ignore_index, {ignore_index}.")
+    _check_labels("cross_entropy", t, V, ignore_index, label_smoothing)
     rows = z.reshape(-1, V) if z.ndim <= 2 else z.transpose(0, *range(2, z.ndim), 1).reshape(-1, V)
     loss = apply(
         kernel("cross_entropy"),
@@ -180,6 +180,54 @@ def cross_entropy(
         reduction=reduction,
     )
     return loss.reshape(t.shape) if reduction == "none" else loss
+
+
+def linear_cross_entropy(
+    input: Any,
+    weight: Any,
+    target: Any,
+    bias: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return cross_entropy(linear(input, weight, bias), target) without ever holding all the logits.
+
+    Shapes: input (..., C), weight (V, C), target (...) of integers in [0, V), or ``ignore_index`` where nothing is to
+    be predicted, bias (V,) -> ().  ``reduction`` is "mean" over the labels that count, or "sum"; see ``cross_entropy``.
+    Gradients are computed along with the loss, which takes three times as long as the loss alone: where they are not
+    wanted, say so with ``no_grad``.
+    ValueError where shapes do not fit; IndexError for a label out of range.
+    Mathematics: _kernels/linear_cross_entropy/linear_cross_entropy.py.
+
+    >>> x, w = np.eye(2, dtype=np.float32), np.zeros((4, 2), np.float32)
+    >>> print(f"{linear_cross_entropy(x, w, np.array([3, 0])).item():.4f}")  # log 4
+    1.3863
+    """
+    x, w, t, b = as_tensor(input), as_tensor(weight), as_tensor(target), _optional(bias)
+    _integers("linear_cross_entropy", "target", t)
+    _floating("linear_cross_entropy", x)
+    if not x.ndim or w.ndim != 2 or x.shape != (*t.shape, w.shape[1]) or (b is not None and b.shape != w.shape[:1]):
+        raise ValueError(
+            "linear_cross_entropy: input must be (..., C), weight (V, C), target (...), and bias (V,); "
+            f"got input {x.shape}, weight {w.shape}, target {t.shape}{'' if b is None else f' and bias {b.shape}'}."
+        )
+    _same_dtype("linear_cross_entropy", input=x, weight=w, bias=b)
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"linear_cross_entropy: reduction must be 'mean' or 'sum'; got {reduction!r}.")
+    _check_labels("linear_cross_entropy", t, w.shape[0], ignore_index, label_smoothing)
+    return apply(
+        kernel("linear_cross_entropy"),
+        x if x.ndim == 2 else x.reshape(math.prod(t.shape), x.shape[-1]),
+        w,
+        b,
+        as_tensor(t._data.reshape(-1)),
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        reduction=reduction,
+        rows=max(1, LOGITS // max(1, w.shape[0] * w.dtype.itemsize)),
+        gradients=tuple(autograd.recording() and p is not None and p.requires_grad for p in (x, w, b)),
+    )
 
 
 def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Tensor:
@@ -366,6 +414,13 @@ def _in_range(op: str, what: str, ids: np.ndarray, V: int, hint: str) -> None:
     if ids.size and (ids.min() < 0 or ids.max() >= V):
         bad = ids[(ids < 0) | (ids >= V)].flat[0]
         raise IndexError(f"{op}: {what} must lie in [0, {V}); got {bad}. {hint}")
+
+
+def _check_labels(op: str, t: Tensor, V: int, ignore_index: int, label_smoothing: float) -> None:
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"{op}: label_smoothing must lie in [0, 1]; got {label_smoothing}.")
+    counted = t._data[t._data != ignore_index]
+    _in_range(op, "labels", counted, V, f"Labels to leave out must be ignore_index, {ignore_index}.")
 
 
 def _last_axis(op: str, x: Tensor, **vectors: Tensor | None) -> None:

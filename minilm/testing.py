@@ -69,6 +69,12 @@ def _cross_entropy(N, V, *, ignored=None, smoothing=0.0, reduction="mean"):
     return {"z": (N, V), "target": ids((N,), V, ignored)}, {**static, "reduction": reduction}
 
 
+def _linear_cross_entropy(N, C, V, *, bias=True, ignored=None, smoothing=0.0, reduction="mean", rows=64, early=True):
+    static = {"ignore_index": -100 if ignored is None else ignored, "label_smoothing": smoothing}
+    arrays = {"x": (N, C), "w": (V, C), "b": (V,) if bias else None, "target": ids((N,), V, ignored)}
+    return arrays, {**static, "reduction": reduction, "rows": rows, "gradients": (early, early, early and bias)}
+
+
 def _adamw(*shape, step=3, weight_decay=0.1, grad_scale=0.5):
     static = {"lr": 1e-2, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": weight_decay}
     return {"p": shape, "g": shape, "m": shape, "v": shape}, {**static, "step": step, "grad_scale": grad_scale}
@@ -181,6 +187,21 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "wide": ({"x": (17, 5), "w": (1031, 5), "b": (1031,)}, {"transposed": True}),
         "nanogpt": ({"x": (12, 64, 128), "w": (512, 128), "b": None}, {"transposed": True}),
         "gpt2": ({"x": (256, 768), "w": (768, 3072), "b": (3072,)}, {"transposed": False}),
+    },
+    "linear_cross_entropy": {
+        "one": _linear_cross_entropy(1, 1, 1),
+        "odd": _linear_cross_entropy(5, 3, 7),
+        "late": _linear_cross_entropy(5, 3, 7, smoothing=0.1, early=False),
+        "ignored": _linear_cross_entropy(13, 4, 9, bias=False, ignored=-100),
+        "ignored class": _linear_cross_entropy(13, 4, 9, ignored=0, reduction="sum"),
+        "all ignored": _linear_cross_entropy(1, 4, 9, ignored=-1),
+        "chunks": _linear_cross_entropy(13, 5, 65, ignored=-100, smoothing=0.1, rows=4),
+        "chunks of one": _linear_cross_entropy(5, 3, 7, bias=False, reduction="sum", rows=1),
+        "blocks": _linear_cross_entropy(5, 140, 2001, smoothing=0.2, rows=2),  # dW is added in more than one
+        "empty": _linear_cross_entropy(0, 3, 4, reduction="sum"),
+        "no inputs": _linear_cross_entropy(3, 0, 4),
+        "nanogpt": _linear_cross_entropy(768, 128, 65, bias=False, rows=10**6),
+        "gpt2": _linear_cross_entropy(2048, 768, 50257, bias=False, rows=512),
     },
     "rms_norm": {
         "one": ({"x": (1, 1), "w": (1,)}, {"eps": 1e-5}),

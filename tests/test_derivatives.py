@@ -263,6 +263,11 @@ OPS = {
         lambda z: TF.cross_entropy(z, torch.tensor(LABELS), label_smoothing=0.1),
         [(5, 4)],
     ),
+    "linear_cross_entropy": (
+        lambda x, w, b: F.linear_cross_entropy(x, w, LABELS, b, label_smoothing=0.1),
+        lambda x, w, b: TF.cross_entropy(TF.linear(x, w, b), torch.tensor(LABELS), label_smoothing=0.1),
+        [(5, 2), (4, 2), (4,)],
+    ),
     "mse_loss": (F.mse_loss, TF.mse_loss, [(2, 3), (2, 3)]),
     "attention": (
         lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),

@@ -6,11 +6,12 @@ backend against the reference.
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from minilm import Tensor, decomposed
+from minilm import Tensor, decomposed, no_grad
 from minilm import functional as F
 from minilm._kernels import registry
 from minilm.tensor import apply
@@ -167,7 +168,7 @@ from minilm.testing import SIZES, MODEL_SIZES, sample
 threads.set_num_threads(int(sys.argv[1]))
 digest = hashlib.sha256()
 for op in registry.OPS:
-    if op == "linear":  # its sums are BLAS's, which cuts them by the number of threads
+    if op in ("linear", "linear_cross_entropy"):  # sums of BLAS's, which cuts them by the number of threads
         continue
     for size in SIZES[op]:
         if size in MODEL_SIZES and size != "nanogpt":
@@ -190,6 +191,83 @@ def test_bits_do_not_depend_on_the_number_of_threads(backend):
         return subprocess.run([sys.executable, "-c", BITS, str(n), backend], check=True, capture_output=True).stdout
 
     assert backend == "numpy" or run(1) == run(2)
+
+
+def test_logits_are_never_held_together(backend, monkeypatch):
+    """By NumPy's own count of bytes: the logits would be 4 MB, a hundred rows of them are 0.2 MB."""
+    if backend == "numpy":
+        return  # the reference does hold them
+    monkeypatch.setattr(F, "LOGITS", 100 * 500 * 4)
+    rng = np.random.default_rng(0)
+    x, w = (
+        Tensor(rng.standard_normal(shape).astype(np.float32), requires_grad=True) for shape in ((2000, 8), (500, 8))
+    )
+    target = rng.integers(0, 500, 2000)
+    F.linear_cross_entropy(x, w, target).backward()  # loads the loops
+    tracemalloc.start()
+    try:
+        loss = F.linear_cross_entropy(x, w, target)
+        loss.backward()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2000 * 500 * 4 / 4
+
+
+@pytest.mark.parametrize("scale", [1.0, -0.25])
+def test_a_second_backward_through_the_head_is_right(scale, backend):
+    arrays, static = sample("linear_cross_entropy", "chunks")
+    leaves, loss = on_tensors("linear_cross_entropy", arrays, static)
+    loss.backward(np.asarray(scale), retain_graph=True)
+    first = [leaf.grad.copy() for leaf in leaves[:3]]
+    loss.backward(np.asarray(2.0))  # adds to the gradients of the first
+    for leaf, one in zip(leaves, first, strict=False):
+        assert_close(leaf.grad, (scale + 2.0) / scale * one, AGAINST_REFERENCE[np.float64])
+
+
+def test_the_head_computes_no_gradient_that_nobody_asked_for(backend, monkeypatch):
+    arrays, _ = sample("linear_cross_entropy", "odd")
+    kernel = registry.load("linear_cross_entropy", backend)
+    asked = []
+
+    def forward(*arrays, **static):
+        asked.append(static["gradients"])
+        return kernel.forward(*arrays, **static)
+
+    monkeypatch.setattr(F, "kernel", lambda op: registry.Kernel(op, backend, forward, kernel.backward))
+    x, w, b, target = arrays
+    hidden = Tensor(x, requires_grad=True)
+    F.linear_cross_entropy(hidden, w, target, b).backward()
+    with no_grad():
+        F.linear_cross_entropy(hidden, w, target, b)
+    assert asked == [(True, False, False), (False, False, False)]
+
+
+def test_the_head_takes_any_leading_axes(backend):
+    rng = np.random.default_rng(0)
+    x, w, target = rng.standard_normal((2, 3, 4)), rng.standard_normal((5, 4)), rng.integers(0, 5, (2, 3))
+    got = F.linear_cross_entropy(x, w, target, reduction="sum")
+    want = F.cross_entropy(F.linear(x, w).reshape(6, 5), target.reshape(6), reduction="sum")
+    assert_close(got.data, want.data, AGAINST_REFERENCE[np.float64])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"target": np.zeros(2, int)}, ValueError, r"input must be .* got input \(3, 4\).* target \(2,\)"),
+        ({"weight": np.ones((4, 5))}, ValueError, r"weight \(V, C\).* weight \(4, 5\)"),
+        ({"bias": np.ones(4)}, ValueError, r"and bias \(4,\)"),
+        ({"bias": np.ones(5, np.float32)}, TypeError, "all must have one dtype"),
+        ({"target": np.ones(3)}, TypeError, "target must be integers"),
+        ({"target": np.array([0, 5, 1])}, IndexError, r"labels must lie in \[0, 5\); got 5"),
+        ({"reduction": "none"}, ValueError, "reduction must be 'mean' or 'sum'; got 'none'"),
+        ({"label_smoothing": 1.5}, ValueError, r"label_smoothing must lie in \[0, 1\]; got 1.5"),
+    ],
+)
+def test_a_head_that_makes_no_sense_is_refused(change, error, message):
+    given = {"input": np.ones((3, 4)), "weight": np.ones((5, 4)), "target": np.zeros(3, int)}
+    with pytest.raises(error, match=message):
+        F.linear_cross_entropy(**{**given, **change})
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -48,6 +48,10 @@ def torch_cross_entropy(z, target, *, ignore_index, label_smoothing, reduction):
     return out.nan_to_num(0.0) if (target == ignore_index).all() else out  # ours: the mean of nothing is 0
 
 
+def torch_linear_cross_entropy(x, w, b, target, *, rows, gradients, **loss):
+    return torch_cross_entropy(F.linear(x, w, b), target, **loss)
+
+
 def torch_dropout(x, *, p, seed):
     """The mask is ours (its distribution is judged in kernels/test_random.py); what is done with it is PyTorch's."""
     kept = dropout_forward(np.ones(x.shape), p=p, seed=seed)[0] > 0
@@ -80,6 +84,7 @@ ORACLES = {
     "gelu": lambda x, approximate: F.gelu(x, approximate=approximate),
     "layer_norm": lambda x, w, b, eps: F.layer_norm(x, x.shape[-1:], w, b, eps),
     "linear": lambda x, w, b, transposed: F.linear(x, w if transposed else w.T, b),
+    "linear_cross_entropy": torch_linear_cross_entropy,
     "log_softmax": torch_softmax("log_softmax"),
     "rotary": torch_rotary,
     "silu": F.silu,

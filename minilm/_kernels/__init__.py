@@ -15,6 +15,7 @@ The reference file defines
     foo_backward(dout, saved, needs) -> one gradient per array, None where needs[i] is False
     foo_compiled(loops) -> the same two functions around the loops of foo_numba or foo_cython
 
+A reference whose op runs on the loops of another says so in ``LOOPS``, and has no loops of its own.
 An array that is optional (a bias, a mask) may be None; an array of integers (labels, token ids) gets the gradient None.
 An optimizer's rule ``foo`` has one function instead, ``foo_update(*arrays, **static)``, which writes into its arrays.
 

@@ -21,6 +21,7 @@ OPS = (
     "gelu",
     "layer_norm",
     "linear",
+    "linear_cross_entropy",
     "log_softmax",
     "rms_norm",
     "rotary",
@@ -66,7 +67,7 @@ def load(op: str, backend: str) -> Kernel:
             return Kernel(op, backend, getattr(reference, f"{op}_update"), _no_backward)
         return Kernel(op, backend, getattr(reference, f"{op}_forward"), getattr(reference, f"{op}_backward"))
     try:
-        loops = _LOOPS[backend](op)
+        loops = _LOOPS[backend](getattr(reference, "LOOPS", op))
     except ImportError as error:
         raise BackendUnavailable(f"{op} on {backend}: {error}. {_HOW_TO_GET[backend]}") from error
     made = getattr(reference, f"{op}_compiled")(loops)

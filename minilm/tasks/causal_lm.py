@@ -42,8 +42,8 @@ def build(
 
 def loss(model: GPT2LMHeadModel, inputs: np.ndarray, targets: np.ndarray) -> Tensor:
     """Return the mean loss over all targets; inputs and targets (B, T) of token ids."""
-    logits = model(inputs).logits  # (B, T, V)
-    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+    x = model.base_model(inputs).last_hidden_state  # (B, T, C)
+    return F.linear_cross_entropy(x, getattr(model, model.head).weight, targets)
 
 
 def accumulate(model: GPT2LMHeadModel, batch: Batch, parts: int) -> float:

@@ -3,6 +3,7 @@
 
 The mathematics and the names are those of cross_entropy.py.  The forward goes over a row in parts that fit the first
 cache: the largest entry of a part, then its sum of exponentials; what was summed before shrinks when the top rises.
+The gradient may be written over z.
 """
 
 from cython cimport floating
@@ -61,15 +62,21 @@ def backward_rows(const floating[:, ::1] z, const int64_t[::1] target, const flo
 
 cdef void _backward_row(Py_ssize_t V, const floating *z, int64_t t, floating L, floating w, int64_t ignore_index,
                         double label_smoothing, floating *dz) noexcept nogil:
-    cdef Py_ssize_t c
-    cdef floating everywhere = <floating> (label_smoothing / V)
+    cdef Py_ssize_t c, start, n
+    cdef floating everywhere = <floating> (label_smoothing / V), z_t
+    cdef floating p[PART]
     if t == ignore_index:
         for c in range(V):
             dz[c] = 0
         return
-    for c in range(V):
-        dz[c] = w * (_exp(z[c] - L) - everywhere)
-    dz[t] = w * (_exp(z[t] - L) - <floating> (1 - label_smoothing) - everywhere)
+    z_t = z[t]
+    for start in range(0, V, 1024):  # PART; through p, since dz may be z
+        n = min(V - start, <Py_ssize_t> PART)
+        for c in range(n):
+            p[c] = _exp(z[start + c] - L)
+        for c in range(n):
+            dz[start + c] = w * (p[c] - everywhere)
+    dz[t] = w * (_exp(z_t - L) - <floating> (1 - label_smoothing) - everywhere)
 
 
 cdef floating _max(Py_ssize_t n, const floating *x, floating least) noexcept nogil:

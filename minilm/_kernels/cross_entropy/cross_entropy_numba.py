@@ -1,6 +1,6 @@
 """The loops of cross_entropy, for Numba.
 
-The mathematics and the names are those of cross_entropy.py.
+The mathematics and the names are those of cross_entropy.py.  The gradient may be written over z.
 """
 
 import numpy as np
@@ -55,6 +55,7 @@ def backward_rows(z, target, L, w, ignore_index, label_smoothing, dz):
             for c in range(V):
                 dz[i, c] = 0
             continue
+        z_t = z[i, t]
         for c in range(V):
             dz[i, c] = w[i] * (np.exp(z[i, c] - L[i]) - everywhere)
-        dz[i, t] = w[i] * (np.exp(z[i, t] - L[i]) - hit - everywhere)
+        dz[i, t] = w[i] * (np.exp(z_t - L[i]) - hit - everywhere)

@@ -1,0 +1,112 @@
+"""The loss of a language model from its last hidden states: the head's product and its cross-entropy in one op.
+
+With x of N rows and C columns, the head's matrix W (V, C), kept as in torch.nn.Linear, and a target t for every row:
+
+    z = x Wᵀ + b        loss = cross_entropy(z, t)
+
+Backward, with dz as in cross_entropy.py:
+
+    dx = dz W        dW = dzᵀ x        db = Σ_rows dz
+
+The N V logits are most of the memory of a training step, and need not exist: a row's loss and dz depend on that row
+alone, so the compiled form goes through chunks of at most ``rows`` rows, whose logits become dz in place, in one
+buffer.  ``gradients`` says which of dx, dW, db will be asked for: they are then made while a chunk's logits are there,
+for a loss whose gradient is 1, and the backward only scales them.  A row whose target is ``ignore_index`` is left out.
+Saves the inputs and those gradients.
+Derivation, and why the logits are not computed twice: linear_cross_entropy.md.
+"""
+
+import numpy as np
+
+from ..cross_entropy.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from ..linear.linear import linear_backward, linear_forward
+
+LOOPS = "cross_entropy"  # the op whose loops these are
+BLOCK = 1 << 21  # bytes of dW that are added at a time: they stay in the cache between the product and the sum
+
+
+def linear_cross_entropy_forward(  # (N, C), (V, C), (V,), (N,) -> ()
+    x, w, b, target, *, ignore_index, label_smoothing, reduction, rows, gradients
+):
+    z, of_linear = linear_forward(x, w, b, transposed=True)  # (N, V)
+    loss = {"ignore_index": ignore_index, "label_smoothing": label_smoothing, "reduction": reduction}
+    out, of_loss = cross_entropy_forward(z, target, **loss)
+    return out, (*of_linear, *of_loss)
+
+
+def linear_cross_entropy_backward(dloss, saved, needs):
+    dz, _ = cross_entropy_backward(dloss, saved[3:], (True, False))
+    return *linear_backward(dz, saved[:3], needs[:3]), None
+
+
+def linear_cross_entropy_compiled(loops):
+    """Wrap the ``loops`` of cross_entropy: BLAS makes a chunk's logits, they its loss and gradient, BLAS the rest."""
+
+    def walk(x, w, b, target, ignore_index, label_smoothing, reduction, rows, needs):
+        """Return the loss, and of its gradients in x, w and b those that are needed."""
+        counts = target != ignore_index
+        every = bool(counts.all())
+        t = np.ascontiguousarray(target if every else target[counts], np.int64)
+        x = x if every else x[counts]
+        (N, C), V = x.shape, len(w)
+        share = 1 / max(N, 1) if reduction == "mean" else 1.0
+        weights = np.full(N, share, x.dtype)
+        loss, L = np.empty((2, N), x.dtype)
+        dx = np.empty((N, C), x.dtype) if needs[0] else None
+        dw = (np.empty if N else np.zeros)((V, C), x.dtype) if needs[1] else None
+        db = np.zeros(V, x.dtype) if needs[2] else None
+        chunk = max(1, -(-N // max(1, -(-N // rows))))  # rows, or fewer, so that no chunk is a small rest
+        logits = np.empty((min(chunk, N), V), x.dtype)
+        for start in range(0, N, chunk):
+            part = slice(start, start + chunk)
+            z = np.matmul(x[part], w.T, out=logits[: len(t[part])])
+            if b is not None:
+                z += b
+            loops.forward_rows(z, t[part], ignore_index, label_smoothing, loss[part], L[part])
+            if not any(needs):
+                continue
+            loops.backward_rows(z, t[part], L[part], weights[part], ignore_index, label_smoothing, z)  # z is dz now
+            if dx is not None:
+                np.matmul(z, w, out=dx[part])
+            if dw is not None:
+                _product(z, x[part], dw, add=start > 0)
+            if db is not None:
+                db += np.ones(len(z), z.dtype) @ z
+        if dx is not None and not every:
+            whole = np.zeros((len(target), C), x.dtype)
+            whole[counts] = dx
+            dx = whole
+        return loss.sum() * share, (dx, dw, db)
+
+    def forward(x, w, b, target, *, ignore_index, label_smoothing, reduction, rows, gradients):
+        given = (x, w, b, target, ignore_index, label_smoothing, reduction, rows)
+        out, made = walk(*given, gradients)
+        return out, (*given, [made])
+
+    def backward(dloss, saved, needs):
+        *given, made = saved
+        # They are given away, scaled in place: another pass through a graph that was retained makes them anew.
+        grads = made.pop() if made else (None, None, None)
+        if any(need and g is None for need, g in zip(needs[:3], grads, strict=True)):
+            _, grads = walk(*given, needs[:3])
+        grads = [g if need else None for need, g in zip(needs[:3], grads, strict=True)]
+        if dloss != 1:
+            for g in grads:
+                if g is not None:
+                    g *= dloss
+        return *grads, None
+
+    return forward, backward
+
+
+def _product(dz, x, dw, *, add):
+    """Write dzᵀ x (V, C) into dw, or add it there."""
+    if not add:
+        np.matmul(dz.T, x, out=dw)
+        return
+    V, C = dw.shape
+    step = max(1, BLOCK // max(1, C * dw.itemsize))
+    block = np.empty((min(step, V), C), dw.dtype)
+    for v in range(0, V, step):
+        to = dw[v : v + step]
+        to += np.matmul(dz[:, v : v + step].T, x, out=block[: len(to)])
