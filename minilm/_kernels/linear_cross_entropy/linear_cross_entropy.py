@@ -22,7 +22,7 @@ from ..cross_entropy.cross_entropy import cross_entropy_backward, cross_entropy_
 from ..linear.linear import linear_backward, linear_forward
 
 LOOPS = "cross_entropy"  # the op whose loops these are
-BLOCK = 1 << 21  # bytes of dW that are added at a time: they stay in the cache between the product and the sum
+BLOCK = 1 << 22  # bytes of dW that are added at a time: they stay in the cache between the product and the sum
 
 
 def linear_cross_entropy_forward(  # (N, C), (V, C), (V,), (N,) -> ()
