@@ -19,7 +19,7 @@ from .tensor.core import primitive
 
 Lengths = Sequence[int] | np.ndarray  # rows of each of the sequences that lie end to end
 
-LOGITS = 1 << 26  # bytes of logits that linear_cross_entropy holds at once
+LOGITS = 1 << 27  # bytes of logits that linear_cross_entropy holds at once
 
 __all__ = [
     "cross_entropy",
