@@ -31,6 +31,16 @@ class Model(Module):
     def base_model(self) -> "Model":
         return getattr(self, self.base_model_prefix) if self.base_model_prefix in vars(self) else self
 
+    def astype(self, dtype: Any) -> Module:
+        """Cast every parameter, as of every module, and what is made in the model's dtype: masks, caches, angles."""
+        super().astype(dtype)
+        for part in self.modules():
+            if isinstance(part, Model):
+                part.dtype = np.dtype(dtype)
+                if "rotary" in vars(part):
+                    vars(part)["rotary"] = part.config.rotary(dtype)
+        return self
+
     def new_cache(self, batch: int, capacity: int | None = None) -> KVCache:
         """Return an empty cache for ``batch`` sequences of up to ``capacity`` tokens, by default as many as fit.
 

@@ -275,3 +275,14 @@ def test_a_pooled_head_starts_from_a_file_without_a_pooler(tmp_path):
     model = minilm.load(tmp_path, task="sequence-classification", rng=np.random.default_rng(0))
     with minilm.no_grad():
         assert np.isfinite(model(IDS).logits.data).all()
+
+
+@pytest.mark.parametrize("family", ["GPT2", "Llama", "Bloom"])
+def test_a_model_cast_is_the_model_loaded_in_that_dtype(tmp_path, family):
+    small = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 37}
+    config = getattr(transformers, f"{family}Config")(**small, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    cls = "GPT2LMHeadModel" if family == "GPT2" else f"{family}ForCausalLM"
+    checkpoint(tmp_path, getattr(transformers, cls), config)
+    cast, loaded = minilm.load(tmp_path).astype(np.float64), minilm.load(tmp_path, dtype=np.float64)
+    assert cast.new_cache(1, 4).keys.dtype == np.float64
+    np.testing.assert_array_equal(logits(cast), logits(loaded))
