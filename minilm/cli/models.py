@@ -66,6 +66,7 @@ def embed(
     import numpy as np
 
     from .._kernels.process import tune_process
+    from ..checkpoint.files import replacing
     from ..embed import load_embedder
 
     if out is not None and out.suffix not in (".npy", ".jsonl"):
@@ -74,12 +75,13 @@ def embed(
     lines = (sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")).splitlines()
     vectors = load_embedder(model).encode(lines, batch_tokens=batch_tokens)
     if out is not None and out.suffix == ".npy":
-        np.save(out, vectors)
+        with replacing(out) as path, path.open("wb") as target:
+            np.save(target, vectors)
         return
     pairs = zip(lines, vectors.tolist(), strict=True)
     text = (json.dumps({"text": line, "embedding": vector}, ensure_ascii=False) + "\n" for line, vector in pairs)
     if out is not None:
-        with out.open("w", encoding="utf-8") as target:
+        with replacing(out) as path, path.open("w", encoding="utf-8") as target:
             target.writelines(text)
     else:
         sys.stdout.writelines(text)
