@@ -87,9 +87,13 @@ def load_model(folder: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"a model must be a folder; got {str(folder)!r}, which is none; check its name")
+    return read_config(folder), {name: entry.read() for name, entry in open_weights(folder).items()}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return what config.json in a model folder holds.  CheckpointError: it is missing, or no JSON object."""
     path = folder / "config.json"
     if not path.is_file():
         hint = "train one, or go on with its training: minilm train --resume --out " + str(folder)
         raise CheckpointError(f"a model folder must hold config.json; got {str(folder)!r} without it; {hint}")
-    config = read_json(path)
-    return config, {name: entry.read() for name, entry in open_weights(folder).items()}
+    return read_json(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import CheckpointError, Weights, open_weights
-from ..checkpoint.reading import read_json
+from ..checkpoint.model_folder import read_config
 from ..text import Tokenizer
 from . import hub
 
@@ -38,7 +38,7 @@ def open_source(path: str | Path, revision: str | None = None) -> Source:
     if found.is_dir():
         gguf = sorted(found.glob("*.gguf"))
         if (found / "config.json").is_file() or len(gguf) != 1:
-            return Source(found, _config(found), open_weights(found))
+            return Source(found, read_config(found), open_weights(found))
         found = gguf[0]
     weights = open_weights(found)
     if weights.format == "gguf":
@@ -47,15 +47,7 @@ def open_source(path: str | Path, revision: str | None = None) -> Source:
         weights = hf_weights(weights)
     if weights.config is not None:
         return Source(found, weights.config, weights)
-    return Source(found, _config(found.parent), weights)
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        hint = "train one, or go on with its training: minilm train --resume --out " + str(folder)
-        raise CheckpointError(f"a model folder must hold config.json; got {str(folder)!r} without it; {hint}")
-    return read_json(path)
+    return Source(found, read_config(found.parent), weights)
 
 
 def load_tokenizer(path: str | Path, revision: str | None = None) -> Tokenizer:
