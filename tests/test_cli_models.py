@@ -183,6 +183,7 @@ def test_chat_is_interrupted_and_goes_on(talker):
         (("generate", "{bert}"), "a model that writes text must be a decoder; got a bert"),
         (("generate", "{gpt2}", "--prompt", "THE"), "every character must be one of the 27"),
         (("generate", "{gpt2}", "--top-p", "7"), "top_p"),
+        (("generate", "{gpt2}", "--logprobs"), "--logprobs must come with --jsonl"),
         (("fill-mask", "{gpt2}", "a"), "task of a gpt2 must be one of"),
         (("embed", "{bert}", "no-such-file"), "No such file"),
         (("convert", "{gpt2}", "{gpt2}"), "must be another than the model's own"),

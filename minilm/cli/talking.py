@@ -93,6 +93,8 @@ def generate(
     from ..generate import generate as write
     from ..generate import stream
 
+    if logprobs and not jsonl:
+        raise ValueError("--logprobs must come with --jsonl, which has a place for them; got it alone")
     loaded, tokenizer, config, rng = _ready(model, writing, max_new_tokens=200)
     texts = prompt or ("",)
     ids = [_ids(tokenizer, text, answers=hasattr(loaded, "encode")) for text in texts]

@@ -26,6 +26,10 @@ def locate(path: str | Path, revision: str | None = None) -> Path:
     """
     found = Path(path)
     if found.exists():
+        if revision is not None:
+            raise CheckpointError(
+                f"a revision must be of a model on the hub; got {revision!r}, and {str(path)!r} is here"
+            )
         return found
     if isinstance(path, str) and hub.is_id(path):
         return hub.fetch(path, revision)

@@ -132,6 +132,8 @@ def test_a_name_that_is_nowhere_is_one_error(tmp_path):
     for name in (str(tmp_path / "none"), "../none", "a b"):
         with pytest.raises(ValueError, match="a model must be a folder, a file, or a name on the hub"):
             minilm.load(name)
+    with pytest.raises(ValueError, match="a revision must be of a model on the hub; got 'main'"):
+        minilm.load(tmp_path, revision="main")
     with pytest.raises(TypeError, match="dtype must be float32 or float64"):
         minilm.load(tmp_path, dtype=np.float16)
 
