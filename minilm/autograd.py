@@ -32,6 +32,16 @@ class Node:
         self.seal = guard.seal(saved) if kernel is not None else None
 
 
+class Part(Node):
+    """One output of an op that has several.  Its only parent is the op's own node, which waits for all of them."""
+
+    __slots__ = ("count", "place")
+
+    def __init__(self, whole: Node, place: int, count: int):
+        super().__init__(whole.kernel, (whole,))
+        self.place, self.count = place, count
+
+
 OUTPUT = -1  # in Node.places: the saved array is the op's own output
 
 
@@ -84,6 +94,9 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
             yield node, grad, node in owned
         if node.kernel is None or node in stop:
             continue
+        if type(node) is Part:
+            grads.setdefault(node.parents[0], [None] * node.count)[node.place] = grad
+            continue
         kernel = node.kernel
         if kernel.accumulate is not None and as_tensor is None and node.parents[0] in owned:
             kernel.accumulate(grads[node.parents[0]], grad, _saved(node, None))
@@ -97,7 +110,7 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
             if parent not in grads:
                 grads[parent] = part
                 # A backward may hand on its dy, a view of it, or one array twice; anything else is ours to write into.
-                if isinstance(part, np.ndarray) and part is not grad and part.base is None and _once(part, parts):
+                if isinstance(part, np.ndarray) and part.base is None and _new(part, grad) and _once(part, parts):
                     owned.add(parent)
             elif parent in owned:
                 grads[parent] += part
@@ -107,6 +120,10 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
                     owned.add(parent)
         if not retain:
             node.saved = _FREED
+
+
+def _new(part: Any, grad: Any) -> bool:
+    return all(part is not g for g in grad) if type(grad) is list else part is not grad
 
 
 def _once(part: Any, parts: Sequence) -> bool:

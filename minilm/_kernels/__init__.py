@@ -16,6 +16,7 @@ The reference file defines
     foo_compiled(loops) -> the same two functions around the loops of foo_numba or foo_cython
 
 A reference whose op runs on the loops of another says so in ``LOOPS``, and has no loops of its own.
+An op of several outputs returns a tuple of them as ``out``; ``dout`` is then a list, None where no gradient came.
 An array that is optional (a bias, a mask) may be None; an array of integers (labels, token ids) gets the gradient None.
 An optimizer's rule ``foo`` has one function instead, ``foo_update(*arrays, **static)``, which writes into its arrays.
 

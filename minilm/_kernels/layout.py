@@ -6,6 +6,7 @@ read-only and writable arguments, and this leaves it one.
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -34,6 +35,41 @@ def scale_of(w, x):  # (C,) or None, (..., C) -> (C,)
 def shift_of(b, x):  # (C,) or None, (..., C) -> (C,)
     """Return the shift b, or the one that changes nothing where b is None."""
     return flat(np.zeros(x.shape[-1], x.dtype) if b is None else b)
+
+
+def side_by_side(parts):  # n of (...) -> (n, ...), or None
+    """Return ``parts`` as one array, without a copy, where they lie in one at equal distances."""
+    first = parts[0]
+    owner = getattr(first, "base", None)
+    if not (isinstance(owner, np.ndarray) and owner.flags.c_contiguous):
+        return None
+    like = first.shape, first.strides, first.dtype, owner.dtype
+    if any(p is None or p.base is not owner or (p.shape, p.strides, p.dtype, p.dtype) != like for p in parts):
+        return None
+    places = [_address(p) for p in parts]
+    step = places[1] - places[0] if len(parts) > 1 else 0
+    if any(q - p != step for p, q in pairwise(places)):
+        return None
+    start = places[0] - _address(owner)
+    return np.ndarray((len(parts), *first.shape), first.dtype, owner, start, (step, *first.strides))
+
+
+def laid_out_as(parts):  # n of (..., D) -> n of (..., D), or None
+    """Return empty arrays that lie in one as ``parts`` do, the last axis innermost, where they do.
+
+    The gradients of queries, keys and values that came out of one product are then in place for its backward.
+    """
+    if (whole := side_by_side(parts)) is None:
+        return None
+    order = sorted(range(whole.ndim), key=lambda axis: -whole.strides[axis])
+    if order[-1] != whole.ndim - 1:
+        return None
+    dense = np.empty([whole.shape[axis] for axis in order], whole.dtype)
+    return tuple(dense.transpose(np.argsort(order)))
+
+
+def _address(x):
+    return x.__array_interface__["data"][0]
 
 
 @lru_cache(maxsize=32)

@@ -98,8 +98,9 @@ class GPT2Attention(Module):
     def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
         B, T, C = x.shape
         qkv = self.c_attn(x).reshape(B, T, 3, self.n_head, C // self.n_head).transpose(2, 0, 3, 1, 4)  # (3, B, H, T, D)
+        q, k, v = qkv
         o = attend(
-            *(qkv[0], qkv[1], qkv[2], sequences),
+            *(q, k, v, sequences),
             layer=self.layer,
             scale=self.scale,
             dropout_p=self.attn_pdrop if self.training else 0.0,

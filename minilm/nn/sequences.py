@@ -96,11 +96,10 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(B, T, heads, C // heads).swapaxes(1, 2)
 
 
-def split_fused_heads(x: Tensor, heads: int) -> list[Tensor]:
-    """Queries, keys and values that lie head by head, (B, T, H 3 D) -> 3 x (B, H, T, D), views."""
+def split_fused_heads(x: Tensor, heads: int) -> Tensor:
+    """Queries, keys and values that lie head by head, (B, T, H 3 D) -> (3, B, H, T, D), a view."""
     B, T, C = x.shape
-    qkv: Any = np.split(x.reshape(B, T, heads, C // heads), 3, axis=-1)  # 3 x (B, T, H, D)
-    return [part.swapaxes(1, 2) for part in qkv]
+    return x.reshape(B, T, heads, 3, C // heads // 3).transpose(3, 0, 2, 1, 4)
 
 
 def merge_heads(x: Tensor) -> Tensor:

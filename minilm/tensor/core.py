@@ -214,7 +214,7 @@ class Tensor(Operators):
     def __iter__(self) -> Iterator["Tensor"]:
         if not self.ndim:
             raise TypeError("a Tensor without axes has nothing to iterate over")
-        return (self[i] for i in range(len(self)))
+        return iter(primitive("unstack", self))
 
     def __bool__(self) -> bool:
         return bool(self._data)
@@ -246,10 +246,14 @@ class Tensor(Operators):
         self.writable()[plain_index(index)] = value._data if isinstance(value, Tensor) else value
 
 
-def apply(kernel: Kernel, *inputs: Tensor | None, **static: Any) -> Tensor:
-    """Run ``kernel`` on the inputs' arrays, and put it on the tape if any input is on it.  None stays None."""
+def apply(kernel: Kernel, *inputs: Tensor | None, **static: Any) -> Any:
+    """Run ``kernel`` on the inputs' arrays, and put it on the tape if any input is on it.  None stays None.
+
+    Returns a Tensor, or a tuple of them for an op of several outputs.
+    """
     if not autograd.recording():
-        return wrap(np.asarray(kernel.forward(*[None if t is None else t._data for t in inputs], **static)[0]))
+        out = kernel.forward(*[None if t is None else t._data for t in inputs], **static)[0]
+        return _boxed(out, None) if type(out) is tuple else wrap(np.asarray(out))
     parents = tuple([None if t is None else t.node for t in inputs])
     on_tape = any(parents)
     decomposed = on_tape and autograd.is_decomposed()
@@ -260,15 +264,21 @@ def apply(kernel: Kernel, *inputs: Tensor | None, **static: Any) -> Tensor:
         # One object per input, so that ``places`` can tell x from x in x * x.
         arrays = [None if a is None else a.view() for a in arrays]
     out, saved = kernel.forward(*arrays, **static)
-    result = wrap(np.asarray(out))
+    node = None
     if on_tape:
-        result.node = autograd.Node(kernel, parents, saved)
+        node = autograd.Node(kernel, parents, saved)
         if decomposed:
-            result.node.places = tuple(_place(s, arrays, out) for s in saved)
-    return result
+            node.places = tuple(_place(s, arrays, out) for s in saved)
+    return _boxed(out, node) if type(out) is tuple else wrap(np.asarray(out), node)
 
 
-def _in_parts(op: str, inputs: tuple[Tensor | None, ...], static: dict) -> Tensor:
+def _boxed(out: tuple, node: autograd.Node | None) -> tuple[Tensor, ...]:
+    """Box the outputs of an op that has several."""
+    n = len(out)
+    return tuple(wrap(np.asarray(a), node and autograd.Part(node, i, n)) for i, a in enumerate(out))
+
+
+def _in_parts(op: str, inputs: tuple[Tensor | None, ...], static: dict) -> Any:
     """Run the reference of ``op`` on Tensors, so that the tape records the primitives it is written in."""
     given = [t if t is None or t.dtype.kind == "f" else t._data for t in inputs]
     return registry.load(op, "numpy").forward(*given, **static)[0]
@@ -317,7 +327,7 @@ def plain_index(index: Any) -> Any:
     return index
 
 
-def primitive(name: str, *inputs: Any, **static: Any) -> Tensor:
+def primitive(name: str, *inputs: Any, **static: Any) -> Any:
     """Apply a primitive by its name to Tensors, arrays and numbers."""
     like = next((t for t in inputs if isinstance(t, Tensor)), None)
     return apply(PRIMITIVES[name], *(as_tensor(t, like) for t in inputs), **static)

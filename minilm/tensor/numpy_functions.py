@@ -85,6 +85,11 @@ def stack(arrays, axis=0):
     return primitive("stack", *tensors, axis=_new_axis("stack", tensors[0], axis))
 
 
+def unstack(x, /, *, axis=0):
+    axis = check_axis("unstack", x, axis)
+    return primitive("unstack", moveaxis(x, axis, 0))
+
+
 def _new_axis(op, x, axis):
     if not -x.ndim - 1 <= axis <= x.ndim:
         raise np.exceptions.AxisError(f"{op}: a new axis must lie in [-{x.ndim + 1}, {x.ndim}]; got {axis}.")
@@ -322,7 +327,10 @@ def average(a, axis=None, weights=None):
 FUNCTIONS: dict[str, Callable] = {
     **{f.__name__: f for f in (where, clip, einsum, concatenate, stack, split, array_split, broadcast_to, expand_dims)},
     **{f.__name__: f for f in (moveaxis, take, take_along_axis, flip, pad, dot, tensordot, outer, norm, sort, diff)},
-    **{f.__name__: f for f in (reshape, transpose, broadcast_arrays, column_stack, inner, vdot, trace, ptp, average)},
+    **{
+        f.__name__: f
+        for f in (reshape, transpose, broadcast_arrays, column_stack, unstack, inner, vdot, trace, ptp, average)
+    },
     **{name: _gathered(name) for name in ("roll", "rot90", "repeat", "tile", "diagonal", "delete", "resize")},
     **{name: _masked(name) for name in ("tril", "triu")},
     **{f"atleast_{n}d": _at_least(n) for n in (1, 2, 3)},

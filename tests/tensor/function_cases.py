@@ -248,6 +248,7 @@ FUNCTIONS = {
     "hstack": joins(np.hstack),
     "dstack": joins(np.dstack),
     "column_stack": joins(np.column_stack, least=1),
+    "unstack": calls(lambda x: np.unstack(x, axis=-1), least=1).filter(lambda case: case.arrays[0].shape[-1] > 0),
     "split": cuts(np.split),
     "array_split": cuts(np.array_split),
     "vsplit": cuts(np.vsplit, 0).filter(lambda case: case.arrays[0].ndim > 1),

@@ -142,6 +142,21 @@ def stack(draw):
 
 
 @st.composite
+def unstack(draw):
+    """Some of the parts, in another order: those left out have no gradient."""
+    x = draw(draws.arrays(draws.shapes(1), repeats=True))
+    order = draw(st.permutations(range(len(x)))) if len(x) else []
+    order = order[: draw(st.integers(1, max(1, len(order))))]
+
+    def tensor(x):
+        parts = primitive("unstack", x)
+        assert len(parts) == len(x)
+        return np.stack([parts[i] for i in order]) if order else x * 0
+
+    return Case([x], lambda x: x[order] if order else x * 0, tensor, [], f"unstack[{order}]")
+
+
+@st.composite
 def getitem(draw):
     x = draw(draws.arrays(draws.shapes(), repeats=True))
     _, index = draw(draws.indices(x.shape, tensors=False))
@@ -257,6 +272,7 @@ CASES = {
     "broadcast_to": broadcast_to(),
     "concatenate": concatenate(),
     "stack": stack(),
+    "unstack": unstack(),
     "getitem": getitem(),
     "scatter": scatter(),
     "matmul": matmul(),

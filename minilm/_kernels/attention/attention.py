@@ -22,7 +22,7 @@ Derivation: attention.md.  Sources: Vaswani et al. (2017), arXiv:1706.03762; Ain
 
 import numpy as np
 
-from ..layout import pieces
+from ..layout import laid_out_as, pieces
 from ..primitives.broadcasting import fit
 from ..random import keep_attention, threshold
 
@@ -92,7 +92,8 @@ def attention_compiled(loops):
     """Wrap the compiled ``loops``: lay out rows, allocate, call.
 
     q, k, v and do are read where they lie if their last axis is contiguous.  out, dq, dk and dv lie in memory as
-    (B, T, H, D) and are seen as (B, H, T, D), so that merging the heads again costs no copy.
+    (B, T, H, D) and are seen as (B, H, T, D), so that merging the heads again costs no copy; where q, k and v lie in
+    one array, so do their gradients.
     """
 
     def forward(q, k, v, bias, *, scale, causal, offset, window, lengths, dropout, seed):
@@ -112,8 +113,10 @@ def attention_compiled(loops):
         needs = (*needs[:3], needs[3] and bias_shape is not None)
         if not any(needs):
             return None, None, None, None
-        like = zip((q, k, v), needs, strict=False)
-        dq, dk, dv = (_empty_heads(x.shape if need else (*x.shape[:3], 0), x.dtype) for x, need in like)
+        if not all(needs[:3]) or (grads := laid_out_as((q, k, v))) is None:
+            like = zip((q, k, v), needs, strict=False)
+            grads = [_empty_heads(x.shape if need else (*x.shape[:3], 0), x.dtype) for x, need in like]
+        dq, dk, dv = grads
         dA = np.zeros((*q.shape[:3], k.shape[2]) if needs[3] else (0, 0, 0, 0), q.dtype)
         loops.backward(_rows(do), q, k, v, wide, o, lse, pieces(*where, q.shape[2]), *static, dq, dk, dv, dA)
         grads = dq, dk, dv, fit(dA, bias_shape) if needs[3] else None

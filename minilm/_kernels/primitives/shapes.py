@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..layout import side_by_side
 from .broadcasting import fit
 
 
@@ -55,3 +56,14 @@ def stack_backward(dy, saved, needs):
         part = dy[(*before, i)] if need else None
         grads.append(part if part is None or part.dtype == dtype else part.astype(dtype))
     return tuple(grads)
+
+
+def unstack_forward(x):  # (n, ...) -> n of (...)
+    return tuple(x), (x.shape, x.dtype)
+
+
+def unstack_backward(dys, saved, needs):
+    shape, dtype = saved
+    if (dx := side_by_side(dys)) is None:
+        dx = np.stack([np.zeros(shape[1:], dtype) if dy is None else dy for dy in dys])
+    return (dx,)
