@@ -8,6 +8,8 @@ whatever ``dy`` is, an array or, when the walk itself is to be recorded, a Tenso
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import count
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 from . import guard
 from ._kernels.registry import Kernel
 
+_numbers = count()
 _recording = ContextVar("minilm_recording", default=True)
 _decomposed = ContextVar("minilm_decomposed", default=False)
 
@@ -22,10 +25,11 @@ _decomposed = ContextVar("minilm_decomposed", default=False)
 class Node:
     """One kernel call on the tape, or, with no kernel, a leaf where gradients gather."""
 
-    __slots__ = ("__weakref__", "grad", "hooks", "kernel", "parents", "places", "saved", "seal")
+    __slots__ = ("__weakref__", "grad", "hooks", "kernel", "number", "parents", "places", "saved", "seal")
 
     def __init__(self, kernel: Kernel | None = None, parents: tuple["Node | None", ...] = (), saved: Any = ()):
         self.kernel, self.parents, self.saved = kernel, parents, saved
+        self.number = next(_numbers)  # greater than those of its parents
         self.grad: Any = None  # leaves only
         self.hooks: dict[int, Callable] | None = None
         self.places: tuple[int | None, ...] | None = None  # which input each saved array is; OUTPUT; None: static
@@ -75,51 +79,54 @@ def gradients(root: Node, dy: Any, wanted: Sequence[Node], *, retain: bool, as_t
 def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool]]:
     """Yield (node, gradient, does nobody else hold this array) for the wanted nodes, or for every leaf."""
     stop, useful = frozenset(wanted), None
-    order: Any = _outputs_first(root, stop)
+    order = _outputs_first(root, stop)
     if wanted:  # ops that lead to none of the wanted are not walked through
-        order, useful = list(order), set(wanted)
+        useful = set(wanted)
         for node in reversed(order):
             if any(parent in useful for parent in node.parents):
                 useful.add(node)
     grads, owned = {root: dy}, set()
     for node in order:
-        if node not in grads:  # nothing came down this path
+        if (grad := grads.pop(node, None)) is None:  # nothing came down this path
             continue
-        grad = grads.pop(node)
         for hook in tuple(node.hooks.values()) if node.hooks else ():
             if (changed := hook(grad)) is not None:
                 grad = _replaced(grad, changed, as_tensor)
                 owned.discard(node)
-        if node in stop or (node.kernel is None and not stop):
+        kernel, parents = node.kernel, node.parents
+        if node in stop or (kernel is None and not stop):
             yield node, grad, node in owned
-        if node.kernel is None or node in stop:
+        if kernel is None or node in stop:
             continue
         if type(node) is Part:
-            grads.setdefault(node.parents[0], [None] * node.count)[node.place] = grad
+            grads.setdefault(parents[0], [None] * node.count)[node.place] = grad
             continue
-        kernel = node.kernel
-        if kernel.accumulate is not None and as_tensor is None and node.parents[0] in owned:
-            kernel.accumulate(grads[node.parents[0]], grad, _saved(node, None))
-            node.saved = node.saved if retain else _FREED
-            continue
-        needs = tuple(p is not None and (useful is None or p in useful) for p in node.parents)
-        parts = kernel.backward(grad, _saved(node, as_tensor), needs)
-        for parent, need, part in zip(node.parents, needs, parts, strict=True):
-            if not need or part is None:
-                continue
-            if parent not in grads:
-                grads[parent] = part
-                # A backward may hand on its dy, a view of it, or one array twice; anything else is ours to write into.
-                if isinstance(part, np.ndarray) and part.base is None and _new(part, grad) and _once(part, parts):
-                    owned.add(parent)
-            elif parent in owned:
-                grads[parent] += part
-            else:
-                grads[parent] = grads[parent] + part
-                if isinstance(grads[parent], np.ndarray):  # NumPy's sum of numbers without axes is not
-                    owned.add(parent)
+        saved = _saved(node, as_tensor)
         if not retain:
             node.saved = _FREED
+        if kernel.accumulate is not None and as_tensor is None and parents[0] in owned:
+            kernel.accumulate(grads[parents[0]], grad, saved)
+            continue
+        needs = tuple([p is not None and (useful is None or p in useful) for p in parents])
+        parts = kernel.backward(grad, saved, needs)
+        for parent, need, part in zip(parents, needs, parts, strict=True):
+            if parent is None or not need or part is None:
+                continue
+            held = grads.get(parent)
+            if parent in owned and held is not None:
+                held += part
+                continue
+            # A backward may hand on its dy, a view of it, or one array twice; anything else is ours to write into.
+            ours = type(part) is np.ndarray and part.base is None and _new(part, grad) and _once(part, parts)
+            if held is None:
+                grads[parent] = part
+            elif ours and type(held) is np.ndarray and held.dtype == part.dtype:
+                grads[parent] = np.add(held, part, out=part)
+            else:
+                grads[parent] = held + part
+                ours = isinstance(grads[parent], np.ndarray)  # NumPy's sum of numbers without axes is not
+            if ours:
+                owned.add(parent)
 
 
 def _new(part: Any, grad: Any) -> bool:
@@ -166,31 +173,22 @@ def _saved(node: Node, as_tensor: Callable | None) -> tuple:
     )
 
 
-def _outputs_first(root: Node, stop: frozenset[Node]) -> Iterator[Node]:
-    """Yield every node from ``root`` to the leaves, or to ``stop``, after all the nodes that use it.
+def _outputs_first(root: Node, stop: frozenset[Node]) -> list[Node]:
+    """Return every node from ``root`` to the leaves, or to ``stop``, after all the nodes that use it.
 
     Without recursion: graphs may be deeper than Python's stack.
     """
-    uses = {root: 0}
+    found = {root}
     stack = [root]
     while stack:
         node = stack.pop()
-        for parent in node.parents if node not in stop else ():
-            if parent is None:
-                continue
-            if parent not in uses:
-                uses[parent] = 0
+        if node in stop:
+            continue
+        for parent in node.parents:
+            if parent is not None and parent not in found:
+                found.add(parent)
                 stack.append(parent)
-            uses[parent] += 1
-    ready = [root]
-    while ready:
-        node = ready.pop()
-        yield node
-        for parent in node.parents if node not in stop else ():
-            if parent is not None:
-                uses[parent] -= 1
-                if not uses[parent]:
-                    ready.append(parent)
+    return sorted(found, key=attrgetter("number"), reverse=True)
 
 
 def leading_beyond(roots: Iterable[Node], own: set[Node]) -> set[Node]:

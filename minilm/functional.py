@@ -401,7 +401,7 @@ def _optional(value: Any) -> Tensor | None:
 
 
 def _floating(op: str, x: Tensor) -> None:
-    if x.dtype.kind != "f":
+    if x._data.dtype.kind != "f":
         raise TypeError(f"{op}: the input must be floating-point; got {x.dtype}. Cast with x.astype(np.float32).")
 
 
@@ -411,7 +411,8 @@ def _integers(op: str, name: str, x: Tensor) -> None:
 
 
 def _in_range(op: str, what: str, ids: np.ndarray, V: int, hint: str) -> None:
-    if ids.size and (ids.min() < 0 or ids.max() >= V):
+    most = V if ids.dtype.kind == "u" else min(V, 1 << (8 * ids.itemsize - 1))  # without its sign, -1 is a large number
+    if ids.size and ids.view(f"u{ids.itemsize}").max() >= most:
         bad = ids[(ids < 0) | (ids >= V)].flat[0]
         raise IndexError(f"{op}: {what} must lie in [0, {V}); got {bad}. {hint}")
 
@@ -425,8 +426,8 @@ def _check_labels(op: str, t: Tensor, V: int, ignore_index: int, label_smoothing
 
 def _last_axis(op: str, x: Tensor, **vectors: Tensor | None) -> None:
     _floating(op, x)
-    C = x.shape[-1] if x.ndim else 0
-    if not x.ndim or any(v is not None and v.shape != (C,) for v in vectors.values()):
+    axis = x._data.shape[-1:]
+    if not axis or any(v is not None and v._data.shape != axis for v in vectors.values()):
         got = ", ".join(f"{name} {v.shape}" for name, v in vectors.items() if v is not None)
         raise ValueError(
             f"{op}: {' and '.join(vectors)} must have the shape of the last axis of input {x.shape}; got {got}."
@@ -435,7 +436,8 @@ def _last_axis(op: str, x: Tensor, **vectors: Tensor | None) -> None:
 
 
 def _same_dtype(op: str, **tensors: Tensor | None) -> None:
-    if len({t._data.dtype for t in tensors.values() if t is not None}) > 1:
+    first = next(iter(tensors.values()))._data.dtype  # type: ignore[union-attr]  # the first is never optional
+    if any(t is not None and t._data.dtype is not first and t._data.dtype != first for t in tensors.values()):
         dtypes = {name: t.dtype for name, t in tensors.items() if t is not None}
         got = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
         raise TypeError(f"{op}: all must have one dtype; got {got}. Cast with x.astype(...).")

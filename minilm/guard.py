@@ -27,11 +27,7 @@ class _Seen(NamedTuple):
     checksum: int  # when it was handed out
 
 
-class Seal(NamedTuple):
-    """When an op saved its arrays, and the checksums of those that the user can reach."""
-
-    time: int
-    checksums: dict[int, int] | None
+Seal = tuple[int, dict[int, int] | None]  # when an op saved its arrays; checksums of those that the user can reach
 
 
 def wrote(array: np.ndarray) -> None:
@@ -66,21 +62,22 @@ def seal(saved: tuple) -> Seal:
             if isinstance(array, np.ndarray) and id(_owner(array)) in _exposed:
                 checksums = checksums or {}
                 checksums[i] = _checksum(array)
-    return Seal(_clock, checksums)
+    return _clock, checksums
 
 
 def broken(saved: tuple, seal: Seal) -> np.ndarray | None:
     """Return the first array of ``saved`` that was written to since it was sealed, or None."""
-    if seal.checksums is None and seal.time == _clock:
+    time, checksums = seal
+    if checksums is None and time == _clock:
         return None
     for i, array in enumerate(saved):
         if not isinstance(array, np.ndarray):
             continue
         owner = id(_owner(array))
-        if owner in _written and _written[owner][1] > seal.time:
+        if owner in _written and _written[owner][1] > time:
             return array
-        if seal.checksums and i in seal.checksums:
-            if _checksum(array) != seal.checksums[i]:
+        if checksums and i in checksums:
+            if _checksum(array) != checksums[i]:
                 return array
         elif owner in _exposed and _changed(array, _exposed[owner]):
             return array

@@ -6,6 +6,7 @@ import torch
 
 import minilm
 from minilm import Tensor, nn
+from minilm import functional as F
 from minilm.testing import AGAINST_PYTORCH, assert_close
 
 
@@ -219,3 +220,16 @@ def test_initialisers_refuse_what_cannot_be():
         nn.init.trunc_normal(rng(), (3,), low=50.0, high=51.0)
     with pytest.raises(ValueError, match="2 or more axes"):
         nn.init.xavier_normal(rng(), (3,))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint64])
+@pytest.mark.parametrize("V", [3, 127, 128, 200, 40_000])
+def test_ids_out_of_range_are_refused_whatever_their_dtype(dtype, V):
+    table = np.zeros((V, 1))
+    info = np.iinfo(dtype)
+    inside = np.array([0, min(V - 1, info.max)], dtype)
+    F.embedding(inside[::-1], table)
+    for bad in (-1, -V, info.min, V, info.max):
+        if info.min <= bad <= info.max and not 0 <= bad < V:
+            with pytest.raises(IndexError, match=rf"must lie in \[0, {V}\); got {bad}"):
+                F.embedding(np.array([[0, bad], [0, 0]], dtype).T, table)

@@ -20,7 +20,12 @@ def transpose_forward(x, *, axes):
 
 def transpose_backward(dy, saved, needs):
     (axes,) = saved
-    return (dy.transpose(None if axes is None else tuple(int(i) for i in np.argsort([a % dy.ndim for a in axes]))),)
+    if axes is None:
+        return (dy.transpose(),)
+    inverse = [0] * dy.ndim
+    for i, axis in enumerate(axes):  # a negative axis counts from the end, as an index of the list does
+        inverse[axis] = i
+    return (dy.transpose(inverse),)
 
 
 def broadcast_to_forward(x, *, shape):
