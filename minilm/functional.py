@@ -22,6 +22,7 @@ Lengths = Sequence[int] | np.ndarray  # rows of each of the sequences that lie e
 LOGITS = 1 << 27  # bytes of logits that linear_cross_entropy holds at once
 
 __all__ = [
+    "add_layer_norm",
     "cross_entropy",
     "dropout",
     "embedding",
@@ -90,6 +91,25 @@ def layer_norm(input: Any, weight: Any = None, bias: Any = None, eps: float = 1e
     x, w, b = as_tensor(input), _optional(weight), _optional(bias)
     _last_axis("layer_norm", x, weight=w, bias=b)
     return apply(kernel("layer_norm"), x, w, b, eps=eps)
+
+
+def add_layer_norm(x: Any, y: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """Return x + y, a residual stream and what is added to it, and layer_norm(x + y), in one pass over memory.
+
+    Shapes: x (..., C), y the same, weight (C,), bias (C,) -> (..., C) and (..., C).
+    ValueError where the shapes do not fit.  Mathematics: _kernels/add_layer_norm/add_layer_norm.py.
+
+    >>> total, normal = add_layer_norm(Tensor([[1.0, 2.0]]), Tensor([[0.0, 1.0]]), eps=0.0)
+    >>> total, normal
+    (Tensor([[1., 3.]]), Tensor([[-1.,  1.]]))
+    """
+    a, b = as_tensor(x), as_tensor(y)
+    scale, shift = _optional(weight), _optional(bias)
+    if a.shape != b.shape:
+        raise ValueError(f"add_layer_norm: x and y must have one shape; got x {a.shape} and y {b.shape}.")
+    _last_axis("add_layer_norm", a, weight=scale, bias=shift)
+    _same_dtype("add_layer_norm", x=a, y=b)
+    return apply(kernel("add_layer_norm"), a, b, scale, shift, eps=eps)
 
 
 def rms_norm(input: Any, weight: Any = None, eps: float | None = None) -> Tensor:

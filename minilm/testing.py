@@ -1,6 +1,6 @@
 """Tools for checking kernels: inputs of every awkward size, and a gradient check that needs no other library."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,24 @@ def _adamw(*shape, step=3, weight_decay=0.1, grad_scale=0.5):
     return {"p": shape, "g": shape, "m": shape, "v": shape}, {**static, "step": step, "grad_scale": grad_scale}
 
 
+def _add_layer_norm(*shape, w=True, b=True, eps=1e-5):
+    C = shape[-1:]
+    return {"x": shape, "y": shape, "w": C if w else None, "b": C if b else None}, {"eps": eps}
+
+
 SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
+    "add_layer_norm": {
+        "one": _add_layer_norm(1, 1),
+        "odd": _add_layer_norm(3, 5, 7),
+        "vector": _add_layer_norm(13),
+        "plain": _add_layer_norm(5, 33, w=False, b=False),
+        "no bias": _add_layer_norm(40, 19, b=False, eps=1e-3),
+        "no weight": _add_layer_norm(40, 19, w=False, eps=1e-3),
+        "empty": _add_layer_norm(0, 4),
+        "wide": _add_layer_norm(70, 1031),
+        "nanogpt": _add_layer_norm(768, 128, b=False),
+        "gpt2": _add_layer_norm(2048, 768),
+    },
     "adamw": {
         "one": _adamw(1, step=1),
         "odd": _adamw(3, 5, 7),
@@ -264,6 +281,22 @@ def sample(
             values = what.draw(rng) if isinstance(what, masked) else rng.standard_normal(what)
             drawn.append(np.asarray(np.square(values) if (op, name) == ("adamw", "v") else values, dtype))
     return drawn, static
+
+
+def outputs(out: Any) -> tuple:
+    """Return what an op gave as a tuple, of one output or of several."""
+    return out if type(out) is tuple else (out,)
+
+
+def uses(n: int) -> list[tuple[int, ...]]:
+    """Return the choices of outputs, of ``n``, that a gradient is judged for: all of them, and each alone."""
+    return [tuple(range(n)), *((i,) for i in range(n) if n > 1)]
+
+
+def joined(out: Any, used: Sequence[int], concatenate: Callable = np.concatenate) -> Any:
+    """Return the outputs that are used as one Tensor: end to end, or, where it is only one, as it is."""
+    parts = [outputs(out)[i] for i in used]
+    return parts[0] if len(parts) == 1 else concatenate([part.reshape(-1) for part in parts])
 
 
 def check_grad(

@@ -22,7 +22,10 @@ from minilm.testing import (
     SIZES,
     assert_close,
     check_grad,
+    joined,
+    outputs,
     sample,
+    uses,
 )
 
 ALL = [(op, size) for op in registry.OPS + registry.UPDATES for size in SIZES[op] if size not in MODEL_SIZES]
@@ -38,15 +41,21 @@ def floating(arrays):
     return [a is not None and a.dtype.kind == "f" for a in arrays]
 
 
-def forward_backward(kernel, arrays, static):
+def dout(out, used):
+    """Return the gradient that a backward is given where only some outputs are used; always the same numbers."""
+    rng = np.random.default_rng(1)
+    drawn = [np.asarray(rng.standard_normal(a.shape)).astype(a.dtype) for a in outputs(out)]
+    return [dy if i in used else None for i, dy in enumerate(drawn)] if type(out) is tuple else drawn[0]
+
+
+def forward_backward(op, size, kernel, arrays, static):
+    """Return {name: array} of the outputs, and of the gradients for each choice of used outputs."""
     out, saved = kernel.forward(*arrays, **static)
-    dy = np.asarray(np.random.default_rng(1).standard_normal(out.shape)).astype(out.dtype)
-    return np.asarray(out), kernel.backward(dy, saved, tuple(floating(arrays)))
-
-
-def named(op, size, out, grads):
-    """Pair each result with its name, and leave out the gradients of arrays that have none."""
-    return {name: a for name, a in zip(["out", *SIZES[op][size][0]], [out, *grads], strict=True) if a is not None}
+    results = {f"out {i}": np.asarray(a) for i, a in enumerate(outputs(out))}
+    for used in uses(len(outputs(out))):
+        grads = kernel.backward(dout(out, used), saved, tuple(floating(arrays)))
+        results |= {f"d{name} of {used}": g for name, g in zip(SIZES[op][size][0], grads, strict=True)}
+    return {name: a for name, a in results.items() if a is not None}
 
 
 def applied(op, tensors, static, arrays):
@@ -71,31 +80,41 @@ def test_gradient_agrees_with_differences(op, size, backend):
         given = iter(tensors)
         return applied(op, [None if a is None else next(given) for a in arrays], static, arrays)
 
-    check_grad(function, *(a for a in arrays if a is not None))
+    given = [a for a in arrays if a is not None]
+    with no_grad():
+        outs = outputs(function(*map(Tensor, given)))
+    for used in uses(len(outs)):
+        check_grad(lambda *tensors, used=used: joined(function(*tensors), used), *given)
 
 
 @every_case
 def test_backward_agrees_with_the_tape_through_the_reference(op, size, backend):
     arrays, static = sample(op, size)
-    leaves, out = on_tensors(op, arrays, static)
-    dy = np.asarray(np.random.default_rng(1).standard_normal(out.shape))
-    out.backward(dy)
-    with decomposed():
-        through, in_parts = on_tensors(op, arrays, static)
-    with np.errstate(invalid="ignore"):  # a mask of -inf meets 0 on the way through the parts
-        in_parts.backward(dy)
-    assert_close(out.data, in_parts.data, AGAINST_TAPE, "out")
-    for name, ours, theirs in zip(SIZES[op][size][0], leaves, through, strict=True):
-        if ours is not None and ours.requires_grad:
-            assert_close(ours.grad, theirs.grad, AGAINST_TAPE, f"d{name}")
+    _, first = on_tensors(op, arrays, static)
+    for used in uses(len(outputs(first))):
+        leaves, out = on_tensors(op, arrays, static)
+        whole = joined(out, used)
+        dy = np.asarray(np.random.default_rng(1).standard_normal(whole.shape))
+        whole.backward(dy)
+        with decomposed():
+            through, in_parts = on_tensors(op, arrays, static)
+        with np.errstate(invalid="ignore"):  # a mask of -inf meets 0 on the way through the parts
+            joined(in_parts, used).backward(dy)
+        for i, (mine, its) in enumerate(zip(outputs(out), outputs(in_parts), strict=True)):
+            assert_close(mine.data, its.data, AGAINST_TAPE, f"out {i}")
+        for name, ours, theirs in zip(SIZES[op][size][0], leaves, through, strict=True):
+            if ours is not None and ours.requires_grad:
+                assert (ours.grad is None) == (theirs.grad is None), f"d{name} of {used}"
+                if ours.grad is not None:
+                    assert_close(ours.grad, theirs.grad, AGAINST_TAPE, f"d{name} of {used}")
 
 
 @every_case
 @every_dtype
 def test_backend_agrees_with_reference(op, size, dtype, backend):
     arrays, static = sample(op, size, dtype)
-    got = named(op, size, *forward_backward(registry.load(op, backend), arrays, static))
-    want = named(op, size, *forward_backward(registry.load(op, "numpy"), arrays, static))
+    got = forward_backward(op, size, registry.load(op, backend), arrays, static)
+    want = forward_backward(op, size, registry.load(op, "numpy"), arrays, static)
     assert got.keys() == want.keys()
     for name, array in got.items():
         assert array.dtype == dtype, name
@@ -106,12 +125,12 @@ def test_backend_agrees_with_reference(op, size, dtype, backend):
 def test_inputs_are_not_written_and_any_layout_is_accepted(op, size, backend):
     arrays, static = sample(op, size)
     kernel = registry.load(op, backend)
-    plain = named(op, size, *forward_backward(kernel, arrays, static))
+    plain = forward_backward(op, size, kernel, arrays, static)
     strided = [None if a is None else np.repeat(a[..., None], 2, axis=-1)[..., 0] for a in arrays]
     for a in strided:
         if a is not None:
             a.setflags(write=False)
-    got = named(op, size, *forward_backward(kernel, strided, static))
+    got = forward_backward(op, size, kernel, strided, static)
     for name, array in got.items():
         # BLAS may sum in another order for another layout: only the ops that are BLAS's get the tolerance.
         assert_close(array, plain[name], AGAINST_REFERENCE[np.float64], name)
@@ -124,14 +143,18 @@ def test_gradient_that_is_not_needed_is_not_computed(op, size, backend):
     arrays, static = sample(op, size)
     kernel = registry.load(op, backend)
     out, saved = kernel.forward(*arrays, **static)
-    dy = np.ones_like(out)
-    all_at_once = kernel.backward(dy, saved, tuple(floating(arrays)))
-    for i, is_float in enumerate(floating(arrays)):
-        if is_float:
-            needs = tuple(j == i for j in range(len(arrays)))
-            grads = kernel.backward(dy, saved, needs)
-            assert [g is not None for g in grads] == list(needs)
-            assert_close(grads[i], all_at_once[i], AGAINST_REFERENCE[np.float64])
+    for used in uses(len(outputs(out))):
+        given = dout(out, used)
+        all_at_once = kernel.backward(given, saved, tuple(floating(arrays)))
+        there = [g is not None for g in all_at_once]
+        assert there == floating(arrays) or len(used) < len(outputs(out))  # an output may depend on some inputs only
+        for i, is_float in enumerate(floating(arrays)):
+            if is_float:
+                needs = tuple(j == i for j in range(len(arrays)))
+                grads = kernel.backward(given, saved, needs)
+                assert [g is not None for g in grads] == [j == i and there[j] for j in range(len(arrays))]
+                if there[i]:
+                    assert_close(grads[i], all_at_once[i], AGAINST_REFERENCE[np.float64])
 
 
 @every_update
@@ -164,7 +187,7 @@ def test_every_op_has_sizes_and_a_derivation():
 BITS = """
 import sys, hashlib, numpy as np
 from minilm._kernels import registry, threads
-from minilm.testing import SIZES, MODEL_SIZES, sample
+from minilm.testing import SIZES, MODEL_SIZES, outputs, sample
 threads.set_num_threads(int(sys.argv[1]))
 digest = hashlib.sha256()
 for op in registry.OPS:
@@ -176,8 +199,10 @@ for op in registry.OPS:
         arrays, static = sample(op, size, np.float32)
         kernel = registry.load(op, sys.argv[2])
         out, saved = kernel.forward(*arrays, **static)
-        grads = kernel.backward(np.ones_like(out), saved, tuple(a is not None and a.dtype.kind == "f" for a in arrays))
-        for a in (out, *grads):
+        dout = [np.ones_like(a) for a in outputs(out)]
+        needs = tuple(a is not None and a.dtype.kind == "f" for a in arrays)
+        grads = kernel.backward(dout if type(out) is tuple else dout[0], saved, needs)
+        for a in (*outputs(out), *grads):
             if a is not None:
                 digest.update(np.ascontiguousarray(a).tobytes())
 print(digest.hexdigest())

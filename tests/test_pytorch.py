@@ -9,7 +9,7 @@ from minilm._kernels import registry
 from minilm._kernels.dropout.dropout import dropout_forward
 from minilm._kernels.random import keep_attention
 from minilm.tensor import apply
-from minilm.testing import AGAINST_PYTORCH, MODEL_SIZES, SIZES, assert_close, sample
+from minilm.testing import AGAINST_PYTORCH, MODEL_SIZES, SIZES, assert_close, joined, outputs, sample, uses
 
 F = torch.nn.functional
 
@@ -41,6 +41,10 @@ def torch_attention(q, k, v, bias, *, scale, causal, offset, window, lengths, dr
     if dropout:
         P = P * torch.tensor(keep_attention(*P.shape, dropout, seed)) / (1 - dropout)
     return P @ v
+
+
+def torch_add_layer_norm(x, y, w, b, *, eps):
+    return x + y, F.layer_norm(x + y, x.shape[-1:], w, b, eps)
 
 
 def torch_cross_entropy(z, target, *, ignore_index, label_smoothing, reduction):
@@ -77,6 +81,7 @@ def torch_softmax(name):
 
 
 ORACLES = {
+    "add_layer_norm": torch_add_layer_norm,
     "attention": torch_attention,
     "cross_entropy": torch_cross_entropy,
     "dropout": torch_dropout,
@@ -102,18 +107,23 @@ def test_every_op_has_an_oracle():
 @pytest.mark.parametrize(("op", "size"), CASES, ids=lambda part: part.replace(" ", "-"))
 def test_agrees_with_pytorch(op, size, dtype, backend):
     arrays, static = sample(op, size, dtype)
-    ours = [None if a is None else Tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
-    theirs = [None if a is None else torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
-    out = apply(registry.kernel(op), *ours, **static)
-    want = ORACLES[op](*theirs, **static)
-    assert_close(out.data, want.detach().numpy(), AGAINST_PYTORCH[dtype], "out")
-    dy = np.asarray(np.random.default_rng(1).standard_normal(out.shape)).astype(dtype)
-    out.backward(dy)
-    want.backward(torch.tensor(dy))
-    for name, mine, its in zip(SIZES[op][size][0], ours, theirs, strict=True):
-        if mine is not None and mine.requires_grad:
+    several = outputs(ORACLES[op](*(None if a is None else torch.tensor(a) for a in arrays), **static))
+    for used in uses(len(several)):
+        ours = [None if a is None else Tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
+        theirs = [None if a is None else torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
+        out = apply(registry.kernel(op), *ours, **static)
+        want = ORACLES[op](*theirs, **static)
+        for i, (mine, its) in enumerate(zip(outputs(out), outputs(want), strict=True)):
+            assert_close(mine.data, its.detach().numpy(), AGAINST_PYTORCH[dtype], f"out {i}")
+        mine, its = joined(out, used), joined(want, used, torch.cat)
+        dy = np.asarray(np.random.default_rng(1).standard_normal(mine.shape)).astype(dtype)
+        mine.backward(dy)
+        its.backward(torch.tensor(dy))
+        for name, mine, its in zip(SIZES[op][size][0], ours, theirs, strict=True):
+            if mine is None or not mine.requires_grad or (mine.grad is None and its.grad is None):
+                continue
             expected = np.zeros_like(mine.data) if its.grad is None else its.grad.nan_to_num(0.0).numpy()
-            assert_close(mine.grad, expected, AGAINST_PYTORCH[dtype], f"d{name}")
+            assert_close(mine.grad, expected, AGAINST_PYTORCH[dtype], f"d{name} of {used}")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])

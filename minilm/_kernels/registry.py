@@ -14,6 +14,7 @@ from importlib import import_module
 from types import ModuleType
 
 OPS = (
+    "add_layer_norm",
     "attention",
     "cross_entropy",
     "dropout",

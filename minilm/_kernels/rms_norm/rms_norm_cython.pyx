@@ -1,17 +1,38 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The loops of rms_norm, for Cython.  Nothing but typed loops: these directives make Python indexing unsafe.
+"""The loops of rms_norm, for Cython.  What is done with one row is in norm_rows.h, for layer_norm too.
 
-The mathematics and the names are those of rms_norm.py.  Sums along a row run in LANES parts, one for each place in a
-vector register, and go into a double after every BLOCK entries, so that long rows stay exact.
+The mathematics and the names are those of rms_norm.py.
 """
 
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.math cimport sqrt
+
+cdef extern from * nogil:
+    """
+    #include <math.h>
+    #include <stddef.h>
+    #define REAL float
+    #define NAME(x) x##_f
+    #include "norm_rows.h"
+    #undef REAL
+    #undef NAME
+    #define REAL double
+    #define NAME(x) x##_d
+    #include "norm_rows.h"
+    #undef REAL
+    #undef NAME
+    """
+    void forward_f(int, long, const float*, const float*, const float*, const float*, double,
+                   float*, float*, float*, float*)
+    void forward_d(int, long, const double*, const double*, const double*, const double*, double,
+                   double*, double*, double*, double*)
+    void backward_f(int, long, const float*, const float*, const float*, const float*, float, float,
+                    float*, float*, float*)
+    void backward_d(int, long, const double*, const double*, const double*, const double*, double, double,
+                    double*, double*, double*)
 
 cdef enum:
-    LANES = 16
-    BLOCK = 1024
+    CENTRED = 0
     ENOUGH = 8192  # elements below which a second thread costs more than it saves
 
 
@@ -23,11 +44,10 @@ def forward_rows(const floating[:, ::1] x, const floating[::1] w, double eps, fl
 
 cdef void _forward_row(Py_ssize_t C, const floating *x, const floating *w, double eps,
                        floating *y, floating *r) noexcept nogil:
-    cdef Py_ssize_t c
-    cdef floating scale = <floating>(1 / sqrt(_dot(C, x, x) / C + eps))
-    for c in range(C):
-        y[c] = x[c] * scale * w[c]
-    r[0] = scale
+    if floating is float:
+        forward_f(CENTRED, C, x, NULL, w, NULL, eps, NULL, y, NULL, r)
+    else:
+        forward_d(CENTRED, C, x, NULL, w, NULL, eps, NULL, y, NULL, r)
 
 
 def backward_rows(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[::1] w, const floating[::1] r,
@@ -40,41 +60,9 @@ def backward_rows(const floating[:, ::1] dy, const floating[:, ::1] x, const flo
 cdef void _backward_chunk(Py_ssize_t begin, Py_ssize_t end, const floating[:, ::1] dy, const floating[:, ::1] x,
                           const floating[::1] w, const floating[::1] r,
                           floating[:, ::1] dx, floating *dw) noexcept nogil:
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, C = x.shape[1]
     for i in range(begin, end):
-        _backward_row(x.shape[1], &dy[i, 0], &x[i, 0], &w[0], r[i], &dx[i, 0], dw)
-
-
-cdef void _backward_row(Py_ssize_t C, const floating *dy, const floating *x, const floating *w, floating r,
-                        floating *dx, floating *dw) noexcept nogil:
-    """dx holds g until the mean over the row is known.  One loop with two outputs would not be vectorised."""
-    cdef Py_ssize_t c
-    cdef floating mean_gn
-    for c in range(C):
-        dx[c] = dy[c] * w[c]
-    for c in range(C):
-        dw[c] += dy[c] * (x[c] * r)
-    mean_gn = <floating>(_dot(C, <const floating *>dx, x) * r / C)
-    for c in range(C):
-        dx[c] = r * (dx[c] - x[c] * r * mean_gn)
-
-
-cdef double _dot(Py_ssize_t C, const floating *g, const floating *x) noexcept nogil:
-    """Σ g x"""
-    cdef floating lanes[LANES]
-    cdef double total = 0
-    cdef Py_ssize_t c, k, l, begin = 0, size
-    while begin < C:
-        size = min(BLOCK, C - begin)
-        for l in range(LANES):
-            lanes[l] = 0
-        for k in range(size // LANES):
-            for l in range(LANES):
-                c = begin + k * LANES + l
-                lanes[l] += g[c] * x[c]
-        for c in range(begin + size // LANES * LANES, begin + size):
-            lanes[0] += g[c] * x[c]
-        for l in range(LANES):
-            total += lanes[l]
-        begin += size
-    return total
+        if floating is float:
+            backward_f(CENTRED, C, NULL, &dy[i, 0], &x[i, 0], &w[0], 0, r[i], &dx[i, 0], dw, NULL)
+        else:
+            backward_d(CENTRED, C, NULL, &dy[i, 0], &x[i, 0], &w[0], 0, r[i], &dx[i, 0], dw, NULL)

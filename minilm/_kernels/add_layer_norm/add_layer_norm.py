@@ -1,0 +1,64 @@
+"""The sum of a residual stream and what is added to it, and its layer normalization, in one pass.
+
+    s = x + y        n = layer_norm(s; w, b, ε)
+
+Two outputs: a block that normalizes first carries s on and works with n; one that normalizes last uses n alone.
+Backward, with dx, dw, db those of layer_norm.py for dn:
+
+    ds' = ds + dx        dx = dy = ds'
+
+Saves what layer_norm saves of s.  w and b may be None, and so may the gradient of an output that nobody used.
+Derivation: add_layer_norm.md.
+"""
+
+from functools import partial
+
+import numpy as np
+
+from ..layer_norm.layer_norm import gradients, layer_norm_backward, layer_norm_forward
+from ..layout import as_rows, scale_of, shift_of
+
+LOOPS = "layer_norm"  # the op whose loops these are
+
+
+def add_layer_norm_forward(x, y, w, b, *, eps):  # (..., C), (..., C), (C,), (C,) -> (..., C), (..., C)
+    s = x + y
+    n, saved = layer_norm_forward(s, w, b, eps=eps)
+    return (s, n), saved
+
+
+def add_layer_norm_backward(grads, saved, needs):
+    return _backward(grads, saved, needs, _gradients)
+
+
+def _gradients(ds, dn, saved, needs):
+    dx, dw, db = layer_norm_backward(dn, saved, needs)
+    return dx if dx is None or ds is None else dx + ds, dw, db
+
+
+def _backward(grads, saved, needs, gradients):
+    """dx and dy are one array."""
+    ds, dn = grads
+    needs_x, needs_y, *needs_wb = needs
+    if dn is None:
+        both, dw, db = ds, None, None
+    else:
+        both, dw, db = gradients(ds, dn, saved, (needs_x or needs_y, *needs_wb))
+    return both if needs_x else None, both if needs_y else None, dw, db
+
+
+def add_layer_norm_compiled(loops):
+    """Wrap the compiled ``loops`` of layer_norm_numba or layer_norm_cython: lay out rows, allocate, call."""
+
+    def forward(x, y, w, b, *, eps):
+        rows = as_rows(x)  # (N, C)
+        s, n = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+        mean, rstd = np.empty((2, len(rows)), x.dtype)
+        w1, b1 = scale_of(w, x), shift_of(b, x)
+        loops.forward_rows(rows, as_rows(y), w1, b1, eps, s.reshape(rows.shape), n.reshape(rows.shape), mean, rstd)
+        return (s, n), (as_rows(s), w, b is not None, mean, rstd)
+
+    def backward(grads, saved, needs):
+        return _backward(grads, saved, needs, partial(gradients, loops))
+
+    return forward, backward
