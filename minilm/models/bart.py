@@ -163,11 +163,11 @@ class BartLayer(Module):
         self.activation_dropout = Dropout(config.activation_dropout, rng=rng)
 
     def forward(self, x: Tensor, sequences: Sequences, memory: Memory | None = None) -> Tensor:
-        x = self.self_attn_layer_norm(x + self.dropout(self.self_attn(x, sequences)))
+        _, x = self.self_attn_layer_norm(x, self.dropout(self.self_attn(x, sequences)))  # the norm of the sum
         if memory is not None:
-            x = self.encoder_attn_layer_norm(x + self.dropout(self.encoder_attn(x, memory=memory)))
+            _, x = self.encoder_attn_layer_norm(x, self.dropout(self.encoder_attn(x, memory=memory)))
         y = self.fc2(self.activation_dropout(self.act(self.fc1(x))))
-        return self.final_layer_norm(x + self.dropout(y))
+        return self.final_layer_norm(x, self.dropout(y))[1]
 
 
 class BartStack(Module):

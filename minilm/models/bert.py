@@ -108,7 +108,7 @@ class BertAddNorm(Module):
         self.dropout = Dropout(config.hidden_dropout_prob, rng=rng)
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
-        return self.LayerNorm(self.dropout(self.dense(y)) + x)
+        return self.LayerNorm(x, self.dropout(self.dense(y)))[1]  # the norm of the sum
 
 
 class BertLayer(Module):

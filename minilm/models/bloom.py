@@ -118,8 +118,8 @@ class BloomBlock(Module):
 
     def forward(self, h: Tensor, sequences: Sequences, bias: Tensor) -> Tensor:
         x = self.input_layernorm(h)
-        a = (x if self.normalized else h) + self.dropout(self.self_attention(x, sequences, bias))
-        y = self.post_attention_layernorm(a)
+        b = self.dropout(self.self_attention(x, sequences, bias))
+        a, y = self.post_attention_layernorm(x if self.normalized else h, b)  # the sum and its norm
         return (y if self.normalized else a) + self.dropout(self.mlp(y))
 
 

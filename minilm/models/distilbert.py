@@ -130,8 +130,8 @@ class TransformerBlock(Module):
         self.dropout = Dropout(config.dropout, rng=rng)
 
     def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
-        x = self.sa_layer_norm(self.attention(x, sequences) + x)
-        return self.output_layer_norm(self.dropout(self.ffn.lin2(self.act(self.ffn.lin1(x)))) + x)
+        _, x = self.sa_layer_norm(x, self.attention(x, sequences))  # the norm of the sum
+        return self.output_layer_norm(x, self.dropout(self.ffn.lin2(self.act(self.ffn.lin1(x)))))[1]
 
 
 class DistilBertPreTrainedModel(Model):

@@ -131,8 +131,8 @@ class GPT2Block(Module):
         self.mlp = GPT2MLP(config, rng, dtype)
 
     def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
-        x = x + self.attn(self.ln_1(x), sequences)
-        return x + self.mlp(self.ln_2(x))
+        x, n = self.ln_2(x, self.attn(self.ln_1(x), sequences))  # the sum and its norm
+        return x + self.mlp(n)
 
 
 class GPT2PreTrainedModel(Model):

@@ -140,8 +140,9 @@ class GPTNeoXLayer(Module):
         self.parallel = config.use_parallel_residual
 
     def forward(self, h: Tensor, turns: tuple[Tensor, Tensor], sequences: Sequences) -> Tensor:
-        a = h + self.dropout(self.attention(self.input_layernorm(h), turns, sequences))
-        return a + self.dropout(self.mlp(self.post_attention_layernorm(h if self.parallel else a)))
+        b = self.dropout(self.attention(self.input_layernorm(h), turns, sequences))
+        a, n = (h + b, self.post_attention_layernorm(h)) if self.parallel else self.post_attention_layernorm(h, b)
+        return a + self.dropout(self.mlp(n))
 
 
 class GPTNeoXPreTrainedModel(Model):

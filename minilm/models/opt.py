@@ -121,10 +121,11 @@ class OPTDecoderLayer(Module):
 
     def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
         if self.before:
-            x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), sequences))
-            return x + self.mlp(self.final_layer_norm(x))
-        x = self.self_attn_layer_norm(x + self.dropout(self.self_attn(x, sequences)))
-        return self.final_layer_norm(x + self.mlp(x))
+            y = self.dropout(self.self_attn(self.self_attn_layer_norm(x), sequences))
+            x, n = self.final_layer_norm(x, y)  # the sum and its norm
+            return x + self.mlp(n)
+        _, x = self.self_attn_layer_norm(x, self.dropout(self.self_attn(x, sequences)))
+        return self.final_layer_norm(x, self.mlp(x))[1]
 
     def mlp(self, x: Tensor) -> Tensor:
         return self.dropout(self.fc2(self.act(self.fc1(x))))

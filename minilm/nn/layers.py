@@ -88,7 +88,10 @@ class Embedding(Module):
 
 
 class LayerNorm(Module):
-    """The last axis with mean 0 and variance 1, times weight plus bias, which start at 1 and 0; either may be None."""
+    """The last axis with mean 0 and variance 1, times weight plus bias, which start at 1 and 0; either may be None.
+
+    Called with a residual stream and what is added to it, it returns their sum and the sum's norm, made in one pass.
+    """
 
     def __init__(
         self,
@@ -103,8 +106,10 @@ class LayerNorm(Module):
         self.weight = parameter(init.ones((normalized_shape,), dtype)) if elementwise_affine else None
         self.bias = parameter(init.zeros((normalized_shape,), dtype)) if elementwise_affine and bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight, self.bias, self.eps)
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
+        if y is None:
+            return F.layer_norm(x, self.weight, self.bias, self.eps)
+        return F.add_layer_norm(x, y, self.weight, self.bias, self.eps)
 
 
 class RMSNorm(Module):
