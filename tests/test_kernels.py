@@ -361,6 +361,44 @@ def test_rotary_keeps_the_layout_of_its_input(backend):
     assert backend == "numpy" or out.data.strides == x.strides
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"y": np.ones((1, 4))}, ValueError, r"x and y must have one shape; got x \(3, 4\) and y \(1, 4\)"),
+        ({"y": np.ones((3, 4), np.float32)}, TypeError, "all must have one dtype; got x float64, y float32"),
+        ({"weight": np.ones(3)}, ValueError, r"shape of the last axis of input \(3, 4\); got weight \(3,\)"),
+        ({"bias": np.ones(4, np.float32)}, TypeError, "all must have one dtype"),
+    ],
+)
+def test_a_residual_that_does_not_fit_is_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        F.add_layer_norm(**{"x": np.ones((3, 4)), "y": np.ones((3, 4)), **change})
+
+
+def test_a_row_normalizes_alike_alone_and_among_others(backend):
+    """Rows whose vectors are full and rows with a rest, long ones too; every last digit."""
+    rng = np.random.default_rng(0)
+    for C in (1, 63, 64, 100, 768, 5003):
+        x, y = rng.standard_normal((2, 9, C)).astype(np.float32)
+        s, n = F.add_layer_norm(x, y)
+        for i in range(9):
+            alone = F.add_layer_norm(x[i : i + 1], y[i : i + 1])
+            np.testing.assert_array_equal(alone[0].data[0], s.data[i])
+            assert_close(alone[1].data[0], n.data[i], 0.0 if backend != "numpy" else AGAINST_REFERENCE[np.float32])
+
+
+def test_long_rows_far_from_zero_are_exact(backend):
+    """A million numbers around 100: sums in float32 alone would be off in the third digit."""
+    rng = np.random.default_rng(0)
+    x, dy = (100 + rng.standard_normal((2, 1 << 20))).astype(np.float32), rng.standard_normal((2, 1 << 20))
+    leaf, wide = Tensor(x, requires_grad=True), Tensor(x.astype(np.float64), requires_grad=True)
+    got, want = F.layer_norm(leaf), F.layer_norm(wide)
+    got.backward(dy.astype(np.float32))
+    want.backward(dy.astype(np.float32).astype(np.float64))
+    assert_close(got.data.astype(np.float64), want.data, 1e-5)  # the mean itself is rounded: 100 / 2**24
+    assert_close(leaf.grad.astype(np.float64), wide.grad, 1e-5)
+
+
 def test_silu_far_out(backend):
     with np.errstate(all="ignore"):
         x = Tensor([-np.inf, -800.0, -90.0, 90.0, 800.0, np.inf, np.nan], requires_grad=True)
