@@ -5,11 +5,10 @@
  * along it run in PARTS vectors at once, which hides the time that one addition takes, and go into a double after every
  * BLOCK numbers, so that long rows stay exact.  ``whole`` rows fill their vectors: the compiler drops what is for others.
  *
- * Vectors are GCC's and Clang's extension, as wide as the processor's; other compilers get vectors of one element.
+ * Vectors are GCC's and Clang's extension; other compilers get vectors of one element.  With 64 bytes they would be
+ * slower: NumPy aligns arrays to 16, and then every load takes from two cache lines.
  */
-#if defined(__AVX512F__)
-#define VECTOR 64
-#elif defined(__AVX__)
+#if defined(__AVX__)
 #define VECTOR 32
 #else
 #define VECTOR 16
