@@ -3,9 +3,9 @@
     s = x + y        n = layer_norm(s; w, b, ε)
 
 Two outputs: a block that normalizes first carries s on and works with n; one that normalizes last uses n alone.
-Backward, with dx, dw, db those of layer_norm.py for dn:
+Backward, with layer_norm.py's gradients for dn, of which ds_n is that of its input:
 
-    ds' = ds + dx        dx = dy = ds'
+    dx = dy = ds + ds_n        dw, db as there
 
 Saves what layer_norm saves of s.  w and b may be None, and so may the gradient of an output that nobody used.
 Derivation: add_layer_norm.md.
