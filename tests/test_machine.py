@@ -1,7 +1,6 @@
 """Instruction sets, threads and settings of the process: what they are, that they are right, and bad requests."""
 
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -10,18 +9,7 @@ import pytest
 import minilm
 from minilm._kernels import cpu, registry
 
-
-def python(code, **env):
-    """Run the code in a process of its own; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        env=os.environ | {"OMP_NUM_THREADS": "2"} | env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+from .processes import python
 
 
 def built():
@@ -88,21 +76,6 @@ def test_the_number_of_threads_is_one_knob():
     for wrong in (0, -1, 1.5, True, "2"):
         with pytest.raises(ValueError, match="n must be a whole number of at least 1"):
             minilm.set_num_threads(wrong)
-
-
-def test_a_forked_child_computes_and_does_not_hang():
-    code = """
-import os, numpy as np, minilm
-from minilm import functional as F
-x = np.ones((512, 512), np.float32)
-F.gelu(x @ x)
-child = os.fork()
-if child == 0:
-    ok = bool(np.isfinite(F.gelu(x @ x).data).all()) and minilm.get_num_threads() == 1
-    os._exit(0 if ok else 1)
-print(os.waitpid(child, 0)[1])
-"""
-    assert python(code) == "0"
 
 
 TUNED = """

@@ -13,6 +13,9 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
+from . import threads
+from .threads import here
+
 OPS = (
     "add_layer_norm",
     "attention",
@@ -77,9 +80,11 @@ def load(op: str, backend: str) -> Kernel:
 
 def kernel(op: str) -> Kernel:
     """Return ``op`` on the chosen backend; "auto" takes the first that loads."""
-    if (backend := _chosen.get()) != "auto":
-        return load(op, backend)
-    return _first_that_loads(op)
+    backend = _chosen.get()
+    found = _first_that_loads(op) if backend == "auto" else load(op, backend)
+    if here.follows != threads.setting or found.backend == "numba":
+        threads.follow(found.backend == "numba")
+    return found
 
 
 @cache
@@ -126,7 +131,7 @@ def _check_name(name: str, names: tuple[str, ...]) -> None:
 
 def _cython_loops(op: str) -> ModuleType:
     """Import the loops built for the best instruction set that this processor has."""
-    from . import cpu, threads
+    from . import cpu
 
     loops = cpu.import_loops(op)
     threads.join_pools()
@@ -134,8 +139,6 @@ def _cython_loops(op: str) -> ModuleType:
 
 
 def _numba_loops(op: str) -> ModuleType:
-    from . import threads
-
     threads.prepare_numba()
     return import_module(f"{__package__}.{op}.{op}_numba")
 
