@@ -10,6 +10,7 @@ from .derivatives import grad, hessian, hvp, jacobian, jvp, recompute, value_and
 from .tensor import Tensor
 
 if TYPE_CHECKING:
+    from ._kernels.process import tune_process
     from .pretrained import convert, inspect, load, load_tokenizer, save
 
 __version__ = "0.1.0"
@@ -32,15 +33,17 @@ __all__ = [
     "recompute",
     "save",
     "set_num_threads",
+    "tune_process",
     "use_backend",
     "value_and_grad",
     "vjp",
 ]
-# Names of minilm.pretrained, which imports formats and families: import minilm stays light without them.
-_ON_USE = ("convert", "inspect", "load", "load_tokenizer", "save")
+# Names whose modules import more than is needed here: import minilm stays light without them.
+_ON_USE = dict.fromkeys(("convert", "inspect", "load", "load_tokenizer", "save"), ".pretrained")
+_ON_USE["tune_process"] = "._kernels.process"
 
 
 def __getattr__(name: str) -> Any:
     if name in _ON_USE:
-        return getattr(import_module(".pretrained", __name__), name)
+        return getattr(import_module(_ON_USE[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

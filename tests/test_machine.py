@@ -80,7 +80,7 @@ def test_the_number_of_threads_is_one_knob():
 
 TUNED = """
 import os, numpy as np
-from minilm._kernels.process import tune_process
+from minilm import tune_process
 rng = np.random.default_rng(0)
 a, b = rng.standard_normal((2, 301, 301))
 before = dict(os.environ)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import minilm
-from minilm._kernels import process, registry, threads
+from minilm._kernels import cpu, process, registry, threads
 
 from .processes import python
 
@@ -283,3 +283,59 @@ def test_another_blas_is_left_alone_until_it_is_asked(other_blas):
     assert other_blas == [1]  # the one knob turns it too, through its own function
     threads.follow()
     assert other_blas == [1]
+
+
+BITS = """
+import hashlib, sys
+import numpy as np
+import minilm
+from minilm import optim
+from minilm._kernels import registry
+from minilm.models.gpt2 import GPT2Config, GPT2LMHeadModel
+from minilm.tasks import causal_lm
+from minilm.testing import MODEL_SIZES, SIZES, sample
+
+def digest(arrays):
+    found = hashlib.sha256()
+    for a in arrays:
+        if a is not None:
+            found.update(np.ascontiguousarray(a).tobytes())
+    return found.hexdigest()[:16]
+
+for op in registry.OPS:
+    for size in SIZES[op]:
+        if (size not in MODEL_SIZES or size == "nanogpt") and size != "blocks":  # sums of 8,101 numbers by BLAS
+            arrays, static = sample(op, size, np.float32)
+            kernel = registry.kernel(op)
+            out, saved = kernel.forward(*arrays, **static)
+            needs = tuple(a is not None and a.dtype.kind == "f" for a in arrays)
+            print(op, size, digest([out, *kernel.backward(np.ones_like(out), saved, needs)]))
+
+def train(C, V, T, B, layers, bias):
+    config = GPT2Config(vocab_size=V, n_positions=T, n_embd=C, n_layer=layers, n_head=4, bias=bias)  # with dropout
+    model = GPT2LMHeadModel(config, rng=np.random.default_rng(0))
+    parameters = list(model.parameters())
+    optimizer = optim.AdamW(parameters, lr=1e-3)
+    losses = []
+    for inputs, targets in np.random.default_rng(1).integers(0, V, (10, 2, B, T)):
+        loss = causal_lm.loss(model, inputs, targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step(grad_scale=optim.clip_factor(optim.global_norm(parameters), 1.0))
+        losses.append(loss.item())
+    print("train", C, losses[-1], digest([np.array(losses), *(p.data for p in parameters)]))
+
+train(48, 97, 19, 3, 2, True)
+train(128, 65, 64, 12, 4, False)
+"""
+
+
+@pytest.mark.parametrize("products", ["AVX-512", "one thread"])
+def test_bits_do_not_depend_on_the_number_of_threads_where_that_is_promised(products, compiled):
+    """Every op and ten steps of training: the two ways of docs/threads.md to have the products' bits as well."""
+    if products == "AVX-512" and not (cpu.isa() == "x86_64_v4" and threads.openblas()):
+        pytest.skip("this processor, or NumPy's BLAS, has no such kernels")
+    env = {"OPENBLAS_CORETYPE": "SkylakeX"} if products == "AVX-512" else {"OPENBLAS_NUM_THREADS": "1"}
+    one, two = (python(BITS, OMP_NUM_THREADS=n, **env) for n in "12")
+    assert one.count("\n") > 30
+    assert one.splitlines() == two.splitlines()

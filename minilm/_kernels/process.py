@@ -17,14 +17,21 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h of glibc
 KEEP, PAD = 2**31 - 1, 64 << 20
 
 
-@cache
 def tune_process() -> None:
     """Keep freed memory for the next step, and let OpenBLAS use AVX-512 where the processor has it.
 
-    For the whole process, and once: call it before long work, while no other thread computes.  Where the C library is
-    not glibc, or NumPy's BLAS is not an OpenBLAS that allows it, nothing is done.  Settings that were made by hand,
-    with glibc's MALLOC_ variables or OPENBLAS_CORETYPE, are left as they are.
+    For the whole process: call it before long work, while no other thread computes.  It holds for what is allocated
+    from then on, in every Python thread and in forked children; called again, it does nothing.  The process keeps the
+    most memory that it ever had.  Where the C library is not glibc, or NumPy's BLAS is not an OpenBLAS that allows it,
+    nothing is done.  Settings that were made by hand, with glibc's MALLOC_ variables or OPENBLAS_CORETYPE, are left as
+    they are.
     """
+    with threads.lock:  # @cache alone would let two Python threads begin together
+        _tune()
+
+
+@cache
+def _tune() -> None:
     _keep_memory()
     _widen_blas()
 

@@ -39,7 +39,7 @@ _full: dict[str, int] = {}  # file of an OpenBLAS -> how many threads it has whi
 _joined = False
 _forked = False  # a child of a process that had OpenMP: one thread, for good
 _numba = None
-_lock = threading.RLock()
+lock = threading.RLock()
 
 
 def get_num_threads() -> int:
@@ -58,7 +58,7 @@ def set_num_threads(n: int) -> None:
         raise RuntimeError(
             f"set_num_threads: a forked process has one thread; got {n}; start it with multiprocessing's 'spawn'"
         )
-    with _lock:
+    with lock:
         _change(n)
         for library in _blas():
             if library in _pthreads():
@@ -72,7 +72,7 @@ def set_num_threads(n: int) -> None:
 def join_pools() -> None:
     """Make the compiled loops and BLAS share OpenMP's threads.  Called when the first compiled loop is loaded."""
     global _joined
-    with _lock:
+    with lock:
         if _joined:
             return
         _joined = True
@@ -91,7 +91,7 @@ def prepare_numba() -> None:
     """Let Numba prefer OpenMP, so that its loops share the pool.  Called before the first Numba loop is loaded."""
     global _numba
     numba = import_module("numba")
-    with _lock:
+    with lock:
         join_pools()
         if _numba is None and not _numba_is_lost():
             if "NUMBA_THREADING_LAYER" not in os.environ and "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
@@ -115,7 +115,7 @@ def follow(uses_numba: bool = False) -> None:
             "numba: its loops cannot run in a forked process once OpenMP's threads were started; got a fork; start "
             "the process with multiprocessing's 'spawn', or choose another backend in it"
         )
-    with _lock:
+    with lock:
         now, n = setting, get_num_threads()
         for library in _pthreads():
             has, full = library.num_threads, _full.get(library.filepath, sys.maxsize)
@@ -134,8 +134,8 @@ def follow(uses_numba: bool = False) -> None:
 
 
 def _after_fork():
-    global _lock, _forked
-    _lock = threading.RLock()  # nobody is left who could open the old one
+    global lock, _forked
+    lock = threading.RLock()  # nobody is left who could open the old one
     if not (_joined or _openmp_is_loaded()):
         return  # nothing was started: the child is as free as any process
     _forked = True
