@@ -145,6 +145,8 @@ def test_the_environment_is_heeded_on_first_use(compiled):
     assert python(SEEN + "print(minilm.get_num_threads(), seen())", OMP_NUM_THREADS="1") == "1 [1, 1]"
     assert python(SEEN + "print(minilm.get_num_threads(), seen())", OMP_NUM_THREADS="2,1") == "2 [2, 2]"
     assert python(SEEN + "print(seen())", OPENBLAS_NUM_THREADS="1") == "[2, 1]"
+    shared = {"OMP_NUM_THREADS": "", "PYTEST_XDIST_WORKER_COUNT": "64"}
+    assert python(SEEN + "print(minilm.get_num_threads(), seen())", **shared) == "1 [1, 1]"
 
 
 FORK = (

@@ -256,10 +256,16 @@ def _symbol(dynlib, name):
 
 @cache
 def _default():
-    """OMP_NUM_THREADS, or the cores that this process may use: without hyperthreads, within the container's share."""
+    """OMP_NUM_THREADS, or this process's share of the cores that it may use: pytest-xdist has told it of the others."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     if asked.isdigit() and int(asked) > 0:
         return int(asked)
+    workers = os.environ.get("PYTEST_XDIST_WORKER_COUNT", "")
+    return max(1, _cores() // max(1, int(workers) if workers.isdigit() else 1))
+
+
+def _cores():
+    """Count the cores that this process may use: without hyperthreads, within the container's share."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     from pathlib import Path
