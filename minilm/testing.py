@@ -15,7 +15,8 @@ AGAINST_PYTORCH = {np.float32: 1e-5, np.float64: 1e-10}
 AGAINST_REFERENCE = {np.float32: 2e-6, np.float64: 1e-12}
 
 # op -> size -> ({array name: what it is}, static arguments).  A tuple of lengths is an array of normal numbers; None is
-# an array left out; ids(...) are integers.  Tests use all but the model sizes, benchmarks those.
+# an array left out; ids(...) are integers; several(...) is a list of arrays.  Tests use all but the model sizes,
+# benchmarks those.
 MODEL_SIZES = ("nanogpt", "gpt2", "bert", "llama", "gptj", "decode", "packed lines")
 
 
@@ -44,6 +45,10 @@ class masked:
         if values.ndim > 1:
             values[(0,) * (values.ndim - 1)] = -np.inf
         return values
+
+
+class several(list):
+    """A list of arrays of normal numbers, of these shapes."""
 
 
 def _attention(q, k, v, bias=None, *, scale=0.3, **more):
@@ -75,9 +80,10 @@ def _linear_cross_entropy(N, C, V, *, bias=True, ignored=None, smoothing=0.0, re
     return arrays, {**static, "reduction": reduction, "rows": rows, "gradients": (early, early, early and bias)}
 
 
-def _adamw(*shape, step=3, weight_decay=0.1, grad_scale=0.5):
+def _adamw(*shapes, steps=None, weight_decay=0.1, grad_scale=0.5):
     static = {"lr": 1e-2, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": weight_decay}
-    return {"p": shape, "g": shape, "m": shape, "v": shape}, {**static, "step": step, "grad_scale": grad_scale}
+    steps = [3] * len(shapes) if steps is None else steps
+    return dict.fromkeys("pgmv", several(shapes)), {**static, "steps": steps, "grad_scale": grad_scale}
 
 
 def _add_layer_norm(*shape, w=True, b=True, eps=1e-5):
@@ -99,12 +105,14 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "gpt2": _add_layer_norm(2048, 768),
     },
     "adamw": {
-        "one": _adamw(1, step=1),
-        "odd": _adamw(3, 5, 7),
-        "plain": _adamw(131, weight_decay=0.0, grad_scale=1.0),
-        "empty": _adamw(0, 4),
-        "chunks": _adamw(70, 1001),
-        "gpt2": _adamw(768, 3072),
+        "one": _adamw((1,), steps=[1]),
+        "odd": _adamw((3, 5, 7)),
+        "plain": _adamw((131,), weight_decay=0.0, grad_scale=1.0),
+        "empty": _adamw((0, 4)),
+        "nothing": _adamw(),
+        "chunks": _adamw((70, 1001)),
+        "several": _adamw((0,), (3, 5), (), (127, 129), (2, 0), (70, 1001), (1,), steps=[1, 3, 1, 2, 9, 300, 10**6]),
+        "gpt2": _adamw((768, 3072), (3072,), (3072, 768), (768,), (768, 2304), (2304,)),
     },
     "attention": {
         "one": _attention((1, 1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 1)),
@@ -250,6 +258,12 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "chunks": ({"x": (3, 5003)}, {}),
         "llama": ({"x": (2048, 3072)}, {}),
     },
+    "sum_of_squares": {
+        "one": ({"arrays": several([(1,)])}, {}),
+        "nothing": ({"arrays": several()}, {}),
+        "several": ({"arrays": several([(0,), (3, 5), (), (127, 129), (2, 0), (70, 1001), (1,)])}, {}),
+        "gpt2": ({"arrays": several([(768, 3072), (3072,), (3072, 768), (768,), (768, 2304), (2304,)])}, {}),
+    },
 }
 for _op in ("softmax", "log_softmax"):
     SIZES[_op] = {
@@ -265,21 +279,21 @@ for _op in ("softmax", "log_softmax"):
     }
 
 
-def sample(
-    op: str, size: str, dtype: Any = np.float64, seed: int = 0
-) -> tuple[list[np.ndarray | None], dict[str, Any]]:
+def sample(op: str, size: str, dtype: Any = np.float64, seed: int = 0) -> tuple[list[Any], dict[str, Any]]:
     """Return the arrays and the static arguments of one case, always the same for the same arguments."""
     arrays, static = SIZES[op][size]
     rng = np.random.default_rng(seed)
-    drawn: list[np.ndarray | None] = []
+    drawn: list[Any] = []
     for name, what in arrays.items():
         if what is None:
             drawn.append(None)
         elif isinstance(what, ids):
             drawn.append(what.draw(rng))
+        elif isinstance(what, several):
+            column = [rng.standard_normal(shape) for shape in what]
+            drawn.append([np.asarray(np.square(a) if (op, name) == ("adamw", "v") else a, dtype) for a in column])
         else:
-            values = what.draw(rng) if isinstance(what, masked) else rng.standard_normal(what)
-            drawn.append(np.asarray(np.square(values) if (op, name) == ("adamw", "v") else values, dtype))
+            drawn.append(np.asarray(what.draw(rng) if isinstance(what, masked) else rng.standard_normal(what), dtype))
     return drawn, static
 
 

@@ -129,14 +129,14 @@ def test_agrees_with_pytorch(op, size, dtype, backend):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
 def test_adamw_agrees_with_pytorch(dtype, backend):
     arrays, static = sample("adamw", "odd", dtype)
-    p, _, m, v = (a.copy() for a in arrays)
+    p, _, m, v = (column[0] for column in arrays)
     m[...], v[...] = 0, 0
     theirs = torch.nn.Parameter(torch.tensor(p))
     betas = static["beta1"], static["beta2"]
     optimizer = torch.optim.AdamW([theirs], static["lr"], betas, static["eps"], static["weight_decay"])
     for step in range(1, 11):
         g = np.random.default_rng(step).standard_normal(p.shape).astype(dtype)
-        registry.kernel("adamw").forward(p, g, m, v, **{**static, "step": step, "grad_scale": 0.5})
+        registry.kernel("adamw").forward([p], [g], [m], [v], **{**static, "steps": [step]})
         theirs.grad = torch.tensor(g) * 0.5
         optimizer.step()
     assert_close(p, theirs.detach().numpy(), AGAINST_PYTORCH[dtype], "p")

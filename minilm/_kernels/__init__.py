@@ -18,7 +18,8 @@ The reference file defines
 A reference whose op runs on the loops of another says so in ``LOOPS``, and has no loops of its own.
 An op of several outputs returns a tuple of them as ``out``; ``dout`` is then a list, None where no gradient came.
 An array that is optional (a bias, a mask) may be None; an array of integers (labels, token ids) gets the gradient None.
-An optimizer's rule ``foo`` has one function instead, ``foo_update(*arrays, **static)``, which writes into its arrays.
+What an optimizer computes has one function instead, ``foo(*lists, **static)``, on all arrays of lists in one call; a
+rule writes into its arrays.
 
 Contract, tested for every op and backend:
   1. inputs are never written to; outputs never alias inputs

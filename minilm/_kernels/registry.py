@@ -32,7 +32,7 @@ OPS = (
     "silu",
     "softmax",
 )
-UPDATES = ("adamw",)  # optimizers' rules: one function that writes into its arrays, and no backward
+UPDATES = ("adamw", "sum_of_squares")  # what optimizers need: one function on lists of arrays, and no backward
 BACKENDS = ("numpy", "numba", "cython")
 AUTO = ("cython", "numba", "numpy")  # order of preference, as measured in benchmarks/LOG.md
 
@@ -68,7 +68,7 @@ def load(op: str, backend: str) -> Kernel:
     reference = import_module(f"{__package__}.{op}.{op}")
     if backend == "numpy":
         if op in UPDATES:
-            return Kernel(op, backend, getattr(reference, f"{op}_update"), _no_backward)
+            return Kernel(op, backend, getattr(reference, op), _no_backward)
         return Kernel(op, backend, getattr(reference, f"{op}_forward"), getattr(reference, f"{op}_backward"))
     try:
         loops = _LOOPS[backend](getattr(reference, "LOOPS", op))
@@ -144,7 +144,7 @@ def _numba_loops(op: str) -> ModuleType:
 
 
 def _no_backward(*_: object) -> None:
-    raise TypeError("an optimizer's update has no backward")
+    raise TypeError("what an optimizer computes has no backward")
 
 
 _LOOPS = {"cython": _cython_loops, "numba": _numba_loops}

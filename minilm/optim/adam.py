@@ -6,7 +6,8 @@ import numpy as np
 
 from .._kernels import registry
 from .checks import decay_rates, not_negative
-from .optimizer import Optimizer
+from .flat import zeros_like
+from .optimizer import Optimizer, Ready
 
 
 class Adam(Optimizer):
@@ -45,15 +46,16 @@ class Adam(Optimizer):
 
     def _update(self, ready, *, lr, betas, eps, weight_decay, grad_scale):
         update = registry.kernel("adamw").forward  # with its own decay at 0, AdamW is Adam
-        beta1, beta2 = betas
-        for p, g, state in ready:
-            scale = grad_scale
-            if weight_decay:
-                g = np.multiply(g, grad_scale, out=np.empty_like(p))
-                g += weight_decay * p
-                scale = 1.0
-            t, m, v = next_moments(p, state)
-            update(p, g, m, v, lr=lr, beta1=beta1, beta2=beta2, eps=eps, weight_decay=0.0, step=t, grad_scale=scale)
+        options = {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": 0.0}
+        steps, m, v = next_moments(ready)
+        p, g = [p for p, _, _ in ready], [g for _, g, _ in ready]
+        if not weight_decay:
+            update(p, g, m, v, steps=steps, grad_scale=grad_scale, **options)
+            return
+        for i, (p_, g_) in enumerate(zip(p, g, strict=True)):  # one at a time: each g is a new array
+            g_ = np.multiply(g_, grad_scale, out=np.empty_like(p_))
+            g_ += weight_decay * p_
+            update([p_], [g_], m[i : i + 1], v[i : i + 1], steps=steps[i : i + 1], grad_scale=1.0, **options)
 
 
 def checked(who: str, *, lr, betas, eps, weight_decay) -> dict[str, Any]:
@@ -66,9 +68,13 @@ def checked(who: str, *, lr, betas, eps, weight_decay) -> dict[str, Any]:
     }
 
 
-def next_moments(p: np.ndarray, state: dict[str, Any]) -> tuple[int, np.ndarray, np.ndarray]:
-    """Count a step of parameter ``p`` in its ``state``, and return t, m and v."""
-    if not state:
-        state.update(step=0, exp_avg=np.zeros_like(p), exp_avg_sq=np.zeros_like(p))
-    state["step"] += 1
-    return state["step"], state["exp_avg"], state["exp_avg_sq"]
+def next_moments(ready: list[Ready]) -> tuple[list[int], list[np.ndarray], list[np.ndarray]]:
+    """Count a step of each parameter in its state, and return all t, m and v; new ones share two flat buffers."""
+    new = [(p, state) for p, _, state in ready if not state]
+    arrays = [p for p, _ in new]
+    for (_, state), m, v in zip(new, zeros_like(arrays), zeros_like(arrays), strict=True):
+        state.update(step=0, exp_avg=m, exp_avg_sq=v)
+    for _, _, state in ready:
+        state["step"] += 1
+    states = [state for _, _, state in ready]
+    return [s["step"] for s in states], [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]

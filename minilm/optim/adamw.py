@@ -44,8 +44,17 @@ class AdamW(Optimizer):
         return checked("AdamW", **options)
 
     def _update(self, ready, *, lr, betas, eps, weight_decay, grad_scale):
-        update = registry.kernel("adamw").forward
-        options = {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
-        for p, g, state in ready:
-            t, m, v = next_moments(p, state)
-            update(p, g, m, v, step=t, grad_scale=grad_scale, **options)
+        steps, m, v = next_moments(ready)
+        registry.kernel("adamw").forward(
+            [p for p, _, _ in ready],
+            [g for _, g, _ in ready],
+            m,
+            v,
+            lr=lr,
+            beta1=betas[0],
+            beta2=betas[1],
+            eps=eps,
+            weight_decay=weight_decay,
+            steps=steps,
+            grad_scale=grad_scale,
+        )

@@ -10,13 +10,11 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from .._kernels import registry
 from ..tensor import Tensor
 from .checks import gradient, number
 
 TINY = 1e-6
-# A float32 dot product of 38.6 million equal numbers is wrong by 1.5 %; of 8192, by less than 1e-6, and these sums are
-# added in float64.  BLAS takes such a short row on one thread, so the bits do not depend on the number of threads.
-ROW = 8192
 
 
 def global_norm(params: Iterable[Tensor]) -> float:
@@ -27,7 +25,8 @@ def global_norm(params: Iterable[Tensor]) -> float:
     TypeError or ValueError for what is not a Tensor, or a gradient that does not have its tensor's shape and dtype.
     """
     with np.errstate(all="ignore"):
-        return math.sqrt(sum(_sum_of_squares(g) for _, g in _gradients("global_norm", params)))
+        grads = [g for _, g in _gradients("global_norm", params)]
+        return math.sqrt(registry.kernel("sum_of_squares").forward(grads))
 
 
 def clip_factor(norm: float, max_norm: float) -> float:
@@ -70,25 +69,3 @@ def _gradients(who: str, params: Iterable[Tensor]) -> Iterator[tuple[Tensor, np.
         if id(p) not in seen and (g := gradient(who, str(i), p)) is not None:
             seen.add(id(p))
             yield p, g
-
-
-def _sum_of_squares(g: np.ndarray) -> float:
-    total = 0.0
-    for x in _pieces(g):
-        whole = x.size - x.size % ROW
-        rows = x[:whole].reshape(-1, ROW)
-        part = float(np.dot(x[whole:], x[whole:]))
-        if whole:
-            part += float(np.vecdot(rows, rows).sum(dtype=np.float64))
-        if not math.isfinite(part):  # a square may overflow float32 where the norm does not
-            part = sum(float(np.square(x[i : i + ROW], dtype=np.float64).sum()) for i in range(0, x.size, ROW))
-        total += part
-    return total
-
-
-def _pieces(g: np.ndarray) -> Iterable[np.ndarray]:
-    """Return all entries of ``g`` in one-dimensional, contiguous pieces, of which at most one at a time is a copy."""
-    if g.flags.forc:
-        return (g.ravel(order="K"),)
-    flags = ["external_loop", "buffered", "zerosize_ok"]
-    return np.nditer(g, flags=flags, op_flags=[["readonly", "contig"]], order="K", buffersize=16 * ROW)  # type: ignore

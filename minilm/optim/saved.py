@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .checks import plain
+from .flat import zeros_like
 
 LAYOUT = 1
 Groups = list[dict[str, Any]]
@@ -54,11 +55,23 @@ def load(
                 raise ValueError(
                     f"{who}: the state of {name} must hold {', '.join(slots)}, got no {min(missing)}. {_TRY}"
                 )
-            state[name] = {
-                slot: _array(who, slot, name, p, value) if slots[slot] is np.ndarray else _count(who, slot, name, value)
-                for slot, value in kept.items()
-            }
+            for slot, value in kept.items():
+                if slots[slot] is np.ndarray:
+                    _check_array(who, slot, name, p, value)
+                else:
+                    kept[slot] = _count(who, slot, name, value)
+            state[name] = kept
     _check_same(f"{who}: what is saved must belong to a parameter", [], left)
+    for group in groups:
+        own = [
+            (state[name], p._data)
+            for name, p in zip(group["param_names"], group["params"], strict=True)
+            if name in state
+        ]
+        for slot in (slot for slot in slots if slots[slot] is np.ndarray):
+            for (kept, _), part in zip(own, zeros_like([p for _, p in own]), strict=True):
+                part[...] = kept[slot]
+                kept[slot] = part
     return options, state
 
 
@@ -114,13 +127,10 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _array(who: str, slot: str, name: str, p: Any, value: Any) -> np.ndarray:
+def _check_array(who: str, slot: str, name: str, p: Any, value: Any) -> None:
     if not isinstance(value, np.ndarray) or value.shape != p.shape or value.dtype != p.dtype:
         got = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)
         raise ValueError(f"{who}: {slot} of {name} must be {p.dtype} of shape {p.shape}, got {got}. {_TRY}")
-    array = np.empty_like(p._data, subok=False)
-    array[...] = value
-    return array
 
 
 def _count(who: str, slot: str, name: str, value: Any) -> int:

@@ -1,6 +1,6 @@
-"""One step of Adam with decoupled weight decay, in place on the parameters p and the moments m, v.
+"""One step of Adam with decoupled weight decay, in place on the parameters p and the moments m, v: lists of arrays.
 
-With g the gradient times grad_scale, and t = step, counted from 1:
+With g the gradient times grad_scale, and t the parameter's step, counted from 1:
 
     p ← p (1 - lr λ)                                       λ = weight_decay
     m ← β₁ m + (1 - β₁) g        v ← β₂ v + (1 - β₂) g²
@@ -15,32 +15,38 @@ import math
 
 import numpy as np
 
-from ..layout import flat
+from .. import places
 
 
-def adamw_update(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step, grad_scale):  # all of one shape
-    decay, rate, root = _per_step(lr, beta1, beta2, weight_decay, step)
-    g = g * grad_scale
+def adamw(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, steps, grad_scale):  # a list of n arrays each, n steps
+    for p_, g_, m_, v_, t in zip(p, g, m, v, steps, strict=True):
+        rate, root = _repairs(lr, beta1, beta2, t)
+        _update(p_, g_ * grad_scale, m_, v_, 1 - lr * weight_decay, rate, root, beta1, beta2, eps)
+
+
+def _update(p, g, m, v, decay, rate, root, beta1, beta2, eps):  # all of one shape
     m[...] = beta1 * m + (1 - beta1) * g
     v[...] = beta2 * v + (1 - beta2) * g * g
     p[...] = decay * p - rate * m / (np.sqrt(v) / root + eps)
 
 
-def _per_step(lr, beta1, beta2, weight_decay, step):
-    """The numbers that are the same for every parameter: 1 - lr λ, lr / (1 - β₁ᵗ), √(1 - β₂ᵗ)."""
-    return 1 - lr * weight_decay, lr / (1 - beta1**step), math.sqrt(1 - beta2**step)
+def _repairs(lr, beta1, beta2, t):
+    """The numbers that are the same for all of a parameter: lr / (1 - β₁ᵗ), √(1 - β₂ᵗ)."""
+    return lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
 
 
 def adamw_compiled(loops):
     """Wrap the compiled ``loops`` of adamw_numba or adamw_cython; what is not contiguous is copied there and back."""
 
-    def update(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, step, grad_scale):
-        decay, rate, root = _per_step(lr, beta1, beta2, weight_decay, step)
-        own = [np.ascontiguousarray(a) for a in (p, m, v)]
-        P, M, V = (a.reshape(-1) for a in own)
-        loops.update(P, flat(g), M, V, decay, rate, root, beta1, beta2, eps, grad_scale)
-        for a, copied in zip((p, m, v), own, strict=True):
-            if copied is not a:
-                a[...] = copied
+    def update(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, steps, grad_scale):
+        at, starts, laid = places.table((p, g, m, v), written=(True, False, True, True))
+        by_step = {t: _repairs(lr, beta1, beta2, t) for t in set(steps)}
+        repairs = np.array([by_step[t] for t in steps], np.float64).reshape(len(p), 2)
+        loops.update(at, starts, repairs, 1 - lr * weight_decay, beta1, beta2, eps, grad_scale)
+        for column, copies in zip((p, g, m, v), laid, strict=True):
+            if copies is not column and column is not g:
+                for a, copied in zip(column, copies, strict=True):
+                    if copied is not a:
+                        a[...] = copied
 
     return update
