@@ -72,9 +72,14 @@ def next_moments(ready: list[Ready]) -> tuple[list[int], list[np.ndarray], list[
     """Count a step of each parameter in its state, and return all t, m and v; new ones share two flat buffers."""
     new = [(p, state) for p, _, state in ready if not state]
     arrays = [p for p, _ in new]
-    for (_, state), m, v in zip(new, zeros_like(arrays), zeros_like(arrays), strict=True):
-        state.update(step=0, exp_avg=m, exp_avg_sq=v)
+    for (_, state), first, second in zip(new, zeros_like(arrays), zeros_like(arrays), strict=True):
+        state.update(step=0, exp_avg=first, exp_avg_sq=second)
+    steps: list[int] = []
+    m: list[np.ndarray] = []
+    v: list[np.ndarray] = []
     for _, _, state in ready:
         state["step"] += 1
-    states = [state for _, _, state in ready]
-    return [s["step"] for s in states], [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
+        steps.append(state["step"])
+        m.append(state["exp_avg"])
+        v.append(state["exp_avg_sq"])
+    return steps, m, v

@@ -16,9 +16,10 @@ def plain(value: Any) -> Any:
 
 def number(who: str, name: str, value: Any) -> float:
     """Return ``value`` as a Python float, which does not promote float32 arrays as NumPy's own scalars do."""
-    value = plain(value)
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{who}: {name} must be a number, got {value!r}.")
+    if type(value) is not float:
+        value = plain(value)
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise TypeError(f"{who}: {name} must be a number, got {value!r}.")
     if not math.isfinite(value):
         raise ValueError(f"{who}: {name} must be finite, got {value!r}.")
     return float(value)
@@ -49,6 +50,8 @@ def flag(who: str, name: str, value: Any) -> bool:
 def gradient(who: str, name: str, p: Tensor) -> np.ndarray | None:
     """Return the gradient of parameter ``name``, or None; raise unless it has the parameter's shape and dtype."""
     g = p.grad
+    if type(g) is np.ndarray and g.shape == p._data.shape and g.dtype == p._data.dtype:
+        return g
     if g is None:
         return None
     if isinstance(g, Tensor):  # as backward(create_graph=True) leaves it

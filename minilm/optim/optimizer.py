@@ -23,7 +23,7 @@ class Optimizer(ABC):
 
     ``param_groups`` is a list of dicts: "params", "param_names" and every option.  Options may be changed between
     steps: ``group["lr"] = 1e-4``.  ``state[name]`` is what the rule remembers of a parameter from step to step, in the
-    parameter's dtype; nothing before its first step.
+    parameter's dtype; nothing before its first step.  Its arrays may be parts of one buffer for the whole group.
 
     ValueError for no parameters, one that does not require a gradient or was computed, a tensor or a name that occurs
     twice, an option that does not exist or is out of its range; TypeError for what is not a Tensor.
@@ -36,6 +36,7 @@ class Optimizer(ABC):
         self._defaults = self._checked(**defaults)
         self.param_groups: list[dict[str, Any]] = []
         self.state: dict[str, dict[str, Any]] = {}
+        self._checked_arrays: dict[str, np.ndarray] = {}  # parameters that fitted their state when last looked at
         for group in self._as_groups(params):
             self.add_param_group(group)
         if not any(group["params"] for group in self.param_groups):
@@ -65,13 +66,15 @@ class Optimizer(ABC):
 
         Everything is checked before anything is written.  Raises ValueError or TypeError, naming the parameter, for a
         gradient that does not have the parameter's shape and dtype, a parameter that is read-only or has changed its
-        shape or dtype since its first step, and for an option out of its range.
+        shape or dtype since its first step, and for an option out of its range.  A parameter whose array is the one of
+        the last step is not held against its state again.
         """
         grad_scale = number(self._who, "grad_scale", grad_scale)
         groups = [(list(self._gradients(group)), self._options(group)) for group in self.param_groups]
         for gradients, options in groups:
             ready = [(p.writable(), g, self.state.setdefault(name, {})) for name, p, g in gradients]
-            self._update(ready, grad_scale=grad_scale, **options)
+            if ready:
+                self._update(ready, grad_scale=grad_scale, **options)
 
     def zero_grad(self) -> None:
         """Set the gradient of every parameter to None."""
@@ -100,6 +103,7 @@ class Optimizer(ABC):
         for group, new in zip(self.param_groups, checked, strict=True):
             group.update(new)
         self.state = state
+        self._checked_arrays.clear()
 
     def __repr__(self) -> str:
         groups = []
@@ -159,15 +163,21 @@ class Optimizer(ABC):
         for name, p in zip(group["param_names"], group["params"], strict=True):
             if (g := gradient(self._who, name, p)) is None:
                 continue
-            if not p._data.flags.writeable:
+            array = p._data
+            if not array.flags.writeable:
                 raise ValueError(f"{self._who}: parameter {name} must be writable, got a read-only array. Copy it.")
-            for kept in self.state.get(name, {}).values():  # loops would write past the end
-                if isinstance(kept, np.ndarray) and (kept.shape != p.shape or kept.dtype != p.dtype):
-                    raise ValueError(
-                        f"{self._who}: parameter {name} must stay {kept.dtype} of shape {kept.shape} as at its first "
-                        f"step, got {p.dtype} of shape {p.shape}. Make a new optimizer when parameters change."
-                    )
+            if array is not self._checked_arrays.get(name):
+                self._check_state(name, array)
+                self._checked_arrays[name] = array
             yield name, p, g
+
+    def _check_state(self, name: str, array: np.ndarray) -> None:
+        for kept in self.state.get(name, {}).values():
+            if isinstance(kept, np.ndarray) and (kept.shape != array.shape or kept.dtype != array.dtype):
+                raise ValueError(
+                    f"{self._who}: parameter {name} must stay {kept.dtype} of shape {kept.shape} as at its first "
+                    f"step, got {array.dtype} of shape {array.shape}. Make a new optimizer when parameters change."
+                )
 
     def _options(self, group: dict[str, Any]) -> dict[str, Any]:
         """Return the group's options, which may have been changed by hand, checked anew."""

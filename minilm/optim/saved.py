@@ -62,17 +62,19 @@ def load(
                     kept[slot] = _count(who, slot, name, value)
             state[name] = kept
     _check_same(f"{who}: what is saved must belong to a parameter", [], left)
-    for group in groups:
-        own = [
-            (state[name], p._data)
-            for name, p in zip(group["param_names"], group["params"], strict=True)
-            if name in state
-        ]
-        for slot in (slot for slot in slots if slots[slot] is np.ndarray):
-            for (kept, _), part in zip(own, zeros_like([p for _, p in own]), strict=True):
-                part[...] = kept[slot]
-                kept[slot] = part
+    _own(slots, groups, state)
     return options, state
+
+
+def _own(slots: dict[str, type], groups: Groups, state: State) -> None:
+    """Replace the arrays of ``state`` by copies, which lie in one buffer for each group, slot and dtype."""
+    for group in groups:
+        named = zip(group["param_names"], group["params"], strict=True)
+        kept = [(state[name], p._data) for name, p in named if name in state]
+        for slot in (slot for slot, kind in slots.items() if kind is np.ndarray):
+            for (mine, _), part in zip(kept, zeros_like([p for _, p in kept]), strict=True):
+                part[...] = mine[slot]
+                mine[slot] = part
 
 
 def _flat(i: int, options: dict[str, Any]) -> dict[str, Any]:

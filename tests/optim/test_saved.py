@@ -166,3 +166,32 @@ def test_the_state_keeps_the_layout_of_its_parameter():
     restored = AdamW([p])
     restored.load_state_dict(optimizer.state_dict())
     assert restored.state["0"]["exp_avg"].strides == p.data.strides == optimizer.state["0"]["exp_avg"].strides
+
+
+@pytest.mark.parametrize("cls", [Adam, AdamW])
+def test_moments_of_parameters_that_start_together_lie_end_to_end(cls):
+    shapes = {"w": (3, 2), "late": (4,), "empty": (0, 3), "b": (), "f": (2, 3)}
+    params = {name: Tensor(np.ones(shape, np.float32), requires_grad=True) for name, shape in shapes.items()}
+    params["f"].data = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
+    params["d"] = Tensor(np.ones(5), requires_grad=True)
+    optimizer = cls(params.items())
+    for name in ("w", "empty", "b", "f", "d"):
+        params[name].grad = np.full(params[name].shape, 2.0)
+    optimizer.step()
+    params["late"].grad = np.ones(4)
+    optimizer.step()
+
+    def check(optimizer, together, alone):
+        for slot in ("exp_avg", "exp_avg_sq"):
+            kept = {name: state[slot] for name, state in optimizer.state.items()}
+            buffer = kept["w"].base
+            assert buffer.shape == (sum(kept[name].size for name in together),)
+            np.testing.assert_array_equal(np.concatenate([kept[name].ravel(order="K") for name in together]), buffer)
+            assert not any(np.shares_memory(kept[name], buffer) for name in alone)
+            assert kept["f"].strides == params["f"].data.strides
+
+    check(optimizer, ["w", "empty", "b", "f"], ["late", "d"])
+    restored = cls(params.items())
+    restored.load_state_dict(optimizer.state_dict())
+    check(restored, ["w", "late", "empty", "b", "f"], ["d"])
+    assert_same(restored.state_dict(), optimizer.state_dict())
