@@ -28,7 +28,7 @@ def update(places, starts, repairs, decay, beta1, beta2, eps, grad_scale):
             begin += size
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")  # Python's would stop at a division by zero, and so not be vectorised
 def _update(at, first, size, real, decay, rate, root, beta1, beta2, eps, grad_scale):
     p, g = numbers(at[0], first, size, real), numbers(at[1], first, size, real)
     m, v = numbers(at[2], first, size, real), numbers(at[3], first, size, real)
