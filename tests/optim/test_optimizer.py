@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from minilm import Tensor
-from minilm.optim import SGD, Adam, AdamW, Optimizer
+from minilm._kernels import registry
+from minilm.optim import SGD, Adam, AdamW, Optimizer, clip_factor, global_norm
 
 from .reference import give, gradients, parameters
 
@@ -230,3 +231,14 @@ def test_adam_and_adamw_agree_without_decay(backend):
             optimizer.step()
     for name, p in ours.items():
         np.testing.assert_array_equal(p.data, theirs[name].data)
+
+
+@pytest.mark.parametrize("cls", [Adam, AdamW])
+def test_one_call_of_a_kernel_for_a_whole_group_and_for_the_norm(cls, monkeypatch):
+    params = [with_gradient(i % 3, 2) for i in range(10)]
+    optimizer = cls([{"params": params[:6]}, {"params": params[6:], "lr": 0.1}, {"params": parameter(2)}])
+    asked, kernel = [], registry.kernel
+    monkeypatch.setattr(registry, "kernel", lambda op: asked.append(op) or kernel(op))
+    for _ in range(2):
+        optimizer.step(grad_scale=clip_factor(global_norm(params), 1.0))
+    assert asked == ["sum_of_squares", "adamw", "adamw"] * 2
