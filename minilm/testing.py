@@ -145,6 +145,23 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "gpt2": _attention((4, 12, 512, 64), (4, 12, 512, 64), (4, 12, 512, 64), scale=0.125, causal=True),
         "bert": _attention((8, 12, 128, 64), (8, 12, 128, 64), (8, 12, 128, 64), (8, 1, 1, 128), dropout=0.1, seed=1),
     },
+    "bias_gelu": {
+        size: ({"x": shape, "b": shape[-1:]}, {"approximate": approximate})
+        for approximate in ("none", "tanh")
+        for size, shape in {
+            f"one {approximate}": (1, 1),
+            f"odd {approximate}": (3, 5, 7),
+            f"vector {approximate}": (13,),
+            f"empty {approximate}": (0, 4),
+            f"no columns {approximate}": (4, 0),
+            f"rows {approximate}": (19, 331),
+            f"wide {approximate}": (5, 2503),
+        }.items()
+    }
+    | {
+        "nanogpt": ({"x": (768, 512), "b": (512,)}, {"approximate": "none"}),
+        "gpt2": ({"x": (2048, 3072), "b": (3072,)}, {"approximate": "tanh"}),
+    },
     "cross_entropy": {
         "one": _cross_entropy(1, 1),
         "odd": _cross_entropy(5, 7),

@@ -386,3 +386,47 @@ def test_silu_far_out(backend):
         y.backward(np.ones(7))
     np.testing.assert_allclose(y.data, [0, 0, 0, 90, 800, np.inf, np.nan], atol=1e-30)
     np.testing.assert_allclose(x.grad, [0, 0, 0, 1, 1, 1, np.nan], atol=1e-30)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_far_out(approximate, backend):
+    far = np.array([-np.inf, -800.0, -40.0, 40.0, 800.0, np.inf, np.nan])
+    for dtype in (np.float32, np.float64):
+        with np.errstate(all="ignore"):
+            x, b = Tensor(far.astype(dtype), requires_grad=True), np.zeros(7, dtype)
+            y = F.bias_gelu(x, b, approximate)
+            y.backward(np.ones(7, dtype))
+            without = F.gelu(x, approximate)
+        np.testing.assert_array_equal(y.data, [0, 0, 0, 40, 800, np.inf, np.nan])
+        np.testing.assert_array_equal(without.data, y.data)
+        np.testing.assert_array_equal(x.grad, [0, 0, 0, 1, 1, 1, np.nan])
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_compiled_gelu_keeps_its_digits_where_it_is_small(approximate):
+    """Against PyTorch's erfc and sigmoid in float64: 3 ULP, and what the argument of the exponential loses."""
+    import torch
+
+    x = np.linspace(-9, 9, 200_001).astype(np.float32)
+    X = torch.tensor(x, dtype=torch.float64)
+    u = np.sqrt(2 / np.pi) * (X + 0.044715 * X**3)
+    Φ = 0.5 * torch.special.erfc(-X / np.sqrt(2)) if approximate == "none" else torch.sigmoid(2 * u)
+    y, _ = registry.load("gelu", "cython").forward(x, approximate=approximate)
+    want = (X * Φ).numpy()
+    ulp = 2.0**-23 * np.abs(want)
+    assert (np.abs(y - want) <= 3 * ulp * (1 + np.square(X.numpy()) / 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"bias": np.ones(3)}, ValueError, r"bias_gelu: bias must have the shape .* input \(2, 4\); got bias \(3,\)"),
+        ({"bias": np.ones((2, 4))}, ValueError, r"got bias \(2, 4\)"),
+        ({"bias": np.ones(4, np.float32)}, TypeError, "bias_gelu: all must have one dtype"),
+        ({"input": np.ones((2, 4), int)}, TypeError, "bias_gelu: the input must be floating-point"),
+        ({"approximate": "erf"}, ValueError, "approximate must be 'none' or 'tanh'; got 'erf'"),
+    ],
+)
+def test_a_bias_that_does_not_fit_is_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        F.bias_gelu(**{"input": np.ones((2, 4)), "bias": np.ones(4), **change})

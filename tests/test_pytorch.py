@@ -83,6 +83,7 @@ def torch_softmax(name):
 ORACLES = {
     "add_layer_norm": torch_add_layer_norm,
     "attention": torch_attention,
+    "bias_gelu": lambda x, b, approximate: F.gelu(x + b, approximate=approximate),
     "cross_entropy": torch_cross_entropy,
     "dropout": torch_dropout,
     "embedding": lambda w, ids, padding_idx: F.embedding(ids, w, padding_idx),

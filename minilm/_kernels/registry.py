@@ -19,6 +19,7 @@ from .threads import here
 OPS = (
     "add_layer_norm",
     "attention",
+    "bias_gelu",
     "cross_entropy",
     "dropout",
     "embedding",

@@ -125,23 +125,43 @@ static inline float vm_erff(float x) {
     return vm_nan_of(vm_sign(vm_by_size(x, 0.92f, p, 1.0f - vm_expf(q * b)), x), x);
 }
 
-/* The probability that a standard normal number is above a >= 0, given e = exp(-a^2/2): e t p(t), t = 1 / (1 + 0.35 a).
- * Relative error below 2e-7 beside that of e; a may be inf. */
+/* The smaller of a and limit; NaN stays NaN. */
+static inline float vm_leastf(float a, float limit) { return a > limit ? limit : a; }
+static inline double vm_least(double a, double limit) { return a > limit ? limit : a; }
+
+/* 2^t for -127.4 <= t <= 0, or NaN, and nothing else: no special case is left.  Below -126.5 the result is 0.  Errors of
+ * at most 1.23 units in the last place, 0.95 with fused multiply-add. */
+static inline float vm_exp2_downf(float t) {
+    const int32_t biased = (int32_t)(t + 127.5f); /* the nearest integer to t, plus 127; truncated from above 0 */
+    const float f = t - (float)(biased - 127);
+    float p = 0.00015353341586887836f;
+    p = p * f + 0.0013398900628089905f;
+    p = p * f + 0.009618437848985195f;
+    p = p * f + 0.055503323674201965f;
+    p = p * f + 0.24022647738456726f;
+    p = p * f + 0.6931471824645996f;
+    p = p * f + 1.0f;
+    return p * vm_from_bits(biased << 23);
+}
+
+/* The probability that a standard normal number is above a, 0 <= a <= 13.27, given e = exp(-a^2/2): e p(a) / q(a).  No
+ * coefficient is negative, so nothing cancels.  Relative error, beside that of e, at most 4.6e-7, 3.4e-7 with fused
+ * multiply-add; the fit's own is 5e-9. */
 static inline float vm_normal_tailf(float a, float e) {
-    const float t = 1.0f / (1.0f + 0.35f * a);
-    float p = -0.02914508245885372f;
-    p = p * t + 0.14396759867668152f;
-    p = p * t + -0.2557058036327362f;
-    p = p * t + 0.15916453301906586f;
-    p = p * t + -0.023103246465325356f;
-    p = p * t + 0.10550525784492493f;
-    p = p * t + 0.11983354389667511f;
-    p = p * t + 0.13986177742481232f;
-    p = p * t + 0.13962140679359436f;
-    return e * (t * p);
+    float p = 0.004017623141407967f, q = 0.010070543736219406f;
+    p = p * a + 0.03996676579117775f;
+    q = q * a + 0.10018923133611679f;
+    p = p * a + 0.18125492334365845f;
+    q = q * a + 0.4642435312271118f;
+    p = p * a + 0.43561598658561707f;
+    q = q * a + 1.1942683458328247f;
+    p = p * a + 0.5f;
+    q = q * a + 1.6691168546676636f;
+    return e * p / (q * a + 1.0f);
 }
 
 static inline double vm_exp(double x) { return exp(x); }
+static inline double vm_exp2_down(double t) { return exp2(t); }
 static inline double vm_log(double x) { return log(x); }
 static inline double vm_tanh(double x) { return tanh(x); }
 static inline double vm_erf(double x) { return erf(x); }

@@ -1,10 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The loops of gelu, for Cython.  Nothing but typed loops: these directives make Python indexing unsafe.
+"""The loops of gelu and bias_gelu, for Cython.  Nothing but typed loops: these directives make Python indexing unsafe.
 
-The mathematics and the names are those of gelu.py and gelu.md.  With e = exp(-2|u|), the logistic function of 2u is
-1 / (1 + e) for u > 0 and e / (1 + e) for u < 0, and s (1 - s) = e / (1 + e)² for both: nothing overflows or cancels.
-The exact Φ is 1 - q for x > 0 and q for x < 0, q the tail of the normal distribution beyond |x|, which shares its
-exponential with φ.
+The mathematics and the names are those of gelu.py and gelu.md.  With a = |x| and Q = Φ(-a), what is left out by ReLU
+and by its derivative is a function of a alone:
+
+    y = max(x, 0) - a Q        dy/dx = 1 - D for x > 0, D for x < 0        D = Q - a φ(a)
+
+Q is the tail of the normal distribution, which shares its exponential e with φ, or with tanh e r, e = exp(-2u(a)) and
+r = 1 / (1 + e), and there φ is 2 u' e r².  a is held where e reaches 0: nothing overflows or cancels.
+
+x is one long row in C order, and b one period of what is added to it, or empty.  A block of sums stays in the cache.
 """
 
 from cython cimport floating
@@ -13,106 +18,171 @@ from cython.parallel cimport prange
 cdef extern from "vecmath.h" nogil:
     """
     #define GELU_PEAK 0.39894228040143267794
+    #define GELU_LOG2_E 1.44269504088896340736
     #define GELU_TANH_SCALE 0.79788456080286535588
     #define GELU_TANH_CUBE 0.044715
     #define GELU_LARGE 40.0
+    #define GELU_LARGE_ERFF 13.268f /* 2^-127 there, in floats */
+    #define GELU_LARGE_TANHF 10.031f
     """
-    float vm_expf(float x)
-    double vm_exp(double x)
+    float vm_exp2_downf(float t)
+    double vm_exp2_down(double t)
     float vm_normal_tailf(float a, float e)
     double vm_normal_tail(double a, double e)
-    float vm_clamp(float x, float limit)
-    float vm_sign(float x, float y)
+    float vm_leastf(float a, float limit)
+    double vm_least(double a, double limit)
+    float fabsf(float x)
     double fabs(double x)
-    double copysign(double x, double y)
-    double GELU_PEAK, GELU_TANH_SCALE, GELU_TANH_CUBE, GELU_LARGE
+    double GELU_PEAK, GELU_LOG2_E, GELU_TANH_SCALE, GELU_TANH_CUBE, GELU_LARGE
+    float GELU_LARGE_ERFF, GELU_LARGE_TANHF
 
 cdef enum:
-    BLOCK = 2048  # elements that one thread takes at a time
+    BLOCK = 1024  # elements whose sums with b are held at a time
     ENOUGH = 8192  # elements below which a second thread costs more than it saves
 
 
-cdef inline floating _exp(floating x) noexcept nogil:
+cdef inline floating _exp2(floating t) noexcept nogil:
     if floating is float:
-        return vm_expf(x)
+        return vm_exp2_downf(t)
     else:
-        return vm_exp(x)
+        return vm_exp2_down(t)
 
 
-cdef inline floating _normal(floating x, floating e) noexcept nogil:
-    cdef floating q, one = 1
+cdef inline floating _size_erf(floating x) noexcept nogil:
     if floating is float:
-        q = vm_normal_tailf(x if x > 0 else -x, e)
+        return vm_leastf(fabsf(x), GELU_LARGE_ERFF)
     else:
-        q = vm_normal_tail(x if x > 0 else -x, e)
-    return one - q if x > 0 else q
+        return vm_least(fabs(x), GELU_LARGE)
 
 
-cdef inline floating _held(floating x) noexcept nogil:
+cdef inline floating _size_tanh(floating x) noexcept nogil:
     if floating is float:
-        return vm_sign(vm_clamp(x, <float>GELU_LARGE), x)
+        return vm_leastf(fabsf(x), GELU_LARGE_TANHF)
     else:
-        return copysign(GELU_LARGE, x) if fabs(x) > GELU_LARGE else x
+        return vm_least(fabs(x), GELU_LARGE)
 
 
-cdef inline floating _u(floating x) noexcept nogil:
-    cdef floating k = <floating>GELU_TANH_SCALE, a = <floating>GELU_TANH_CUBE
-    return k * (x + a * (x * x * x))
+cdef inline floating _e_erf(floating a) noexcept nogil:
+    """exp(-a²/2)"""
+    return _exp2(<floating>(-0.5 * GELU_LOG2_E) * (a * a))
 
 
-def forward_erf(const floating[::1] x, floating[::1] y):
-    cdef Py_ssize_t k, n = x.shape[0]
-    for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static", use_threads_if=n > ENOUGH):
-        _forward_erf(min(BLOCK, n - k * BLOCK), &x[k * BLOCK], &y[k * BLOCK])
+cdef inline floating _e_tanh(floating a) noexcept nogil:
+    """exp(-2u(a))"""
+    cdef floating k = <floating>(-2 * GELU_LOG2_E * GELU_TANH_SCALE)
+    cdef floating cube = <floating>(-2 * GELU_LOG2_E * GELU_TANH_SCALE * GELU_TANH_CUBE)
+    return _exp2(a * (k + cube * (a * a)))
+
+
+cdef inline floating _tail(floating a, floating e) noexcept nogil:
+    if floating is float:
+        return vm_normal_tailf(a, e)
+    else:
+        return vm_normal_tail(a, e)
 
 
 cdef void _forward_erf(Py_ssize_t n, const floating *x, floating *y) noexcept nogil:
     cdef Py_ssize_t i
-    cdef floating half = <floating>0.5, large = <floating>GELU_LARGE
+    cdef floating zero = 0, a
     for i in range(n):
-        y[i] = (-large if x[i] < -large else x[i]) * _normal(x[i], _exp(-half * (x[i] * x[i])))
-
-
-def backward_erf(const floating[::1] dy, const floating[::1] x, floating[::1] dx):
-    cdef Py_ssize_t k, n = x.shape[0]
-    for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static", use_threads_if=n > ENOUGH):
-        _backward_erf(min(BLOCK, n - k * BLOCK), &dy[k * BLOCK], &x[k * BLOCK], &dx[k * BLOCK])
-
-
-cdef void _backward_erf(Py_ssize_t n, const floating *dy, const floating *x, floating *dx) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef floating half = <floating>0.5, peak = <floating>GELU_PEAK, e
-    for i in range(n):
-        e = _exp(-half * (x[i] * x[i]))
-        dx[i] = dy[i] * (_normal(x[i], e) + _held(x[i]) * (peak * e))
-
-
-def forward_tanh(const floating[::1] x, floating[::1] y):
-    cdef Py_ssize_t k, n = x.shape[0]
-    for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static", use_threads_if=n > ENOUGH):
-        _forward_tanh(min(BLOCK, n - k * BLOCK), &x[k * BLOCK], &y[k * BLOCK])
+        a = _size_erf(x[i])
+        y[i] = (zero if x[i] < zero else x[i]) - a * _tail(a, _e_erf(a))
 
 
 cdef void _forward_tanh(Py_ssize_t n, const floating *x, floating *y) noexcept nogil:
     cdef Py_ssize_t i
-    cdef floating one = 1, two = 2, large = <floating>GELU_LARGE
+    cdef floating zero = 0, one = 1, a, e
     for i in range(n):
-        y[i] = (-large if x[i] < -large else x[i]) / (one + _exp(-two * _u(x[i])))
+        a = _size_tanh(x[i])
+        e = _e_tanh(a)
+        y[i] = (zero if x[i] < zero else x[i]) - a * e / (one + e)
 
 
-def backward_tanh(const floating[::1] dy, const floating[::1] x, floating[::1] dx):
-    cdef Py_ssize_t k, n = x.shape[0]
-    for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static", use_threads_if=n > ENOUGH):
-        _backward_tanh(min(BLOCK, n - k * BLOCK), &dy[k * BLOCK], &x[k * BLOCK], &dx[k * BLOCK])
+cdef void _backward_erf(Py_ssize_t n, const floating *dy, const floating *x, floating *dx) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef floating zero = 0, one = 1, peak = <floating>GELU_PEAK, a, e, D
+    for i in range(n):
+        a = _size_erf(x[i])
+        e = _e_erf(a)
+        D = _tail(a, e) - a * (peak * e)
+        dx[i] = dy[i] * (one - D if x[i] > zero else D)
 
 
 cdef void _backward_tanh(Py_ssize_t n, const floating *dy, const floating *x, floating *dx) noexcept nogil:
     cdef Py_ssize_t i
-    cdef floating one = 1, two = 2, k = <floating>GELU_TANH_SCALE, a3 = <floating>(3 * GELU_TANH_CUBE), h, u, e, r, s
+    cdef floating zero = 0, one = 1, k = <floating>(2 * GELU_TANH_SCALE)
+    cdef floating cube = <floating>(6 * GELU_TANH_SCALE * GELU_TANH_CUBE), a, e, r, D
     for i in range(n):
-        h = _held(x[i])
-        u = _u(x[i])
-        e = _exp(-two * (u if u > 0 else -u))
+        a = _size_tanh(x[i])
+        e = _e_tanh(a)
         r = one / (one + e)
-        s = r if u > 0 else e * r
-        dx[i] = dy[i] * (s + h * (two * e * (r * r)) * (k * (one + a3 * (h * h))))
+        D = (e * r) * (one - r * (a * (k + cube * (a * a))))
+        dx[i] = dy[i] * (one - D if x[i] > zero else D)
+
+
+def forward(const floating[::1] x, const floating[::1] b, floating[::1] y, bint tanh):
+    cdef Py_ssize_t k, n = x.shape[0], C = b.shape[0]
+    for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static", use_threads_if=n > ENOUGH):
+        _forward(k * BLOCK, min(n, (k + 1) * BLOCK), &x[0], C, &b[0], &y[0], tanh)
+
+
+cdef void _forward(Py_ssize_t begin, Py_ssize_t end, const floating *x, Py_ssize_t C, const floating *b,
+                   floating *y, bint tanh) noexcept nogil:
+    cdef floating sums[BLOCK]
+    cdef const floating *h = _plus(begin, end, x, C, b, sums)
+    if tanh:
+        _forward_tanh(end - begin, h, y + begin)
+    else:
+        _forward_erf(end - begin, h, y + begin)
+
+
+def backward(const floating[::1] dy, const floating[::1] x, const floating[::1] b,
+             floating[::1] dx, floating[:, ::1] db, bint tanh):
+    """Each row of db is the sum over one chunk of the rows of dx."""
+    cdef Py_ssize_t k, chunks = db.shape[0], C = b.shape[0], row = max(C, 1), N = x.shape[0] // row
+    for k in prange(chunks if N else 0, nogil=True, schedule="static", use_threads_if=N * row > ENOUGH):
+        _backward_chunk(k * N // chunks * row, (k + 1) * N // chunks * row,
+                        &dy[0], &x[0], C, &b[0], &dx[0], &db[k, 0], tanh)
+
+
+cdef void _backward_chunk(Py_ssize_t begin, Py_ssize_t end, const floating *dy, const floating *x, Py_ssize_t C,
+                          const floating *b, floating *dx, floating *db, bint tanh) noexcept nogil:
+    cdef floating sums[BLOCK]
+    cdef const floating *h
+    cdef Py_ssize_t stop
+    while begin < end:
+        stop = min(end, begin + BLOCK)
+        h = _plus(begin, stop, x, C, b, sums)
+        if tanh:
+            _backward_tanh(stop - begin, dy + begin, h, dx + begin)
+        else:
+            _backward_erf(stop - begin, dy + begin, h, dx + begin)
+        _add_columns(begin, stop, dx, C, db)
+        begin = stop
+
+
+cdef const floating *_plus(Py_ssize_t begin, Py_ssize_t end, const floating *x, Py_ssize_t C, const floating *b,
+                           floating *sums) noexcept nogil:
+    """Return where x + b begins: in sums, or in x where there is no b."""
+    cdef Py_ssize_t i, j, run, c
+    if C == 0:
+        return x + begin
+    i, c = begin, begin % C
+    while i < end:
+        run = min(C - c, end - i)
+        for j in range(run):
+            sums[i - begin + j] = x[i + j] + b[c + j]
+        i, c = i + run, 0
+    return sums
+
+
+cdef void _add_columns(Py_ssize_t begin, Py_ssize_t end, const floating *dx, Py_ssize_t C, floating *db) noexcept nogil:
+    cdef Py_ssize_t i, j, run, c
+    if C == 0:
+        return
+    i, c = begin, begin % C
+    while i < end:
+        run = min(C - c, end - i)
+        for j in range(run):
+            db[c + j] += dx[i + j]
+        i, c = i + run, 0

@@ -7,15 +7,15 @@ Randomness comes from ``rng``, a numpy.random.Generator.
 
 import math
 from collections.abc import Sequence
-from operator import index
 from typing import Any
 
 import numpy as np
 
-from . import autograd, seeds
-from ._kernels.registry import kernel
-from .tensor import Tensor, apply, as_tensor
-from .tensor.core import primitive
+from .. import autograd
+from .._kernels.registry import kernel
+from ..tensor import Tensor, apply, as_tensor
+from ..tensor.core import primitive
+from . import checks
 
 Lengths = Sequence[int] | np.ndarray  # rows of each of the sequences that lie end to end
 
@@ -23,6 +23,7 @@ LOGITS = 1 << 27  # bytes of logits that linear_cross_entropy holds at once
 
 __all__ = [
     "add_layer_norm",
+    "bias_gelu",
     "cross_entropy",
     "dropout",
     "embedding",
@@ -48,7 +49,7 @@ def linear(input: Any, weight: Any, bias: Any = None, *, transposed: bool = True
     Shapes: input (..., C), weight (F, C), bias (F,) -> (..., F).  ``transposed=False`` takes the weight as (C, F), the
     way GPT-2's checkpoints keep it.  ValueError where the shapes do not fit.  Mathematics: _kernels/linear/linear.py.
     """
-    x, w, b = as_tensor(input), as_tensor(weight), _optional(bias)
+    x, w, b = as_tensor(input), as_tensor(weight), checks.optional(bias)
     if w.ndim != 2 or not x.ndim or x.shape[-1] != w.shape[1 if transposed else 0]:
         rows = "(F, C)" if transposed else "(C, F)"
         raise ValueError(
@@ -57,7 +58,7 @@ def linear(input: Any, weight: Any, bias: Any = None, *, transposed: bool = True
     F = w.shape[0 if transposed else 1]
     if b is not None and b.shape != (F,):
         raise ValueError(f"linear: bias must have shape ({F},), one per output; got {b.shape}.")
-    _same_dtype("linear", input=x, weight=w, bias=b)
+    checks.same_dtype("linear", input=x, weight=w, bias=b)
     return apply(kernel("linear"), x, w, b, transposed=transposed)
 
 
@@ -68,11 +69,11 @@ def embedding(input: Any, weight: Any, padding_idx: int | None = None) -> Tensor
     IndexError for a token id out of range.  Mathematics: _kernels/embedding/embedding.py.
     """
     ids, w = as_tensor(input), as_tensor(weight)
-    _integers("embedding", "input", ids)
+    checks.integers("embedding", "input", ids)
     if w.ndim != 2:
         raise ValueError(f"embedding: weight must be (V, C), one row per token; got {w.shape}.")
     V = w.shape[0]
-    _in_range("embedding", "token ids", ids._data, V, "Was the text encoded with another vocabulary?")
+    checks.in_range("embedding", "token ids", ids._data, V, "Was the text encoded with another vocabulary?")
     if padding_idx is not None and not -V <= padding_idx < V:
         raise IndexError(f"embedding: padding_idx must lie in [-{V}, {V}); got {padding_idx}.")
     return apply(kernel("embedding"), w, ids, padding_idx=None if padding_idx is None else padding_idx % V)
@@ -88,8 +89,8 @@ def layer_norm(input: Any, weight: Any = None, bias: Any = None, eps: float = 1e
     Tensor([[-1.,  1.],
             [ 1., -1.]])
     """
-    x, w, b = as_tensor(input), _optional(weight), _optional(bias)
-    _last_axis("layer_norm", x, weight=w, bias=b)
+    x, w, b = as_tensor(input), checks.optional(weight), checks.optional(bias)
+    checks.last_axis("layer_norm", x, weight=w, bias=b)
     return apply(kernel("layer_norm"), x, w, b, eps=eps)
 
 
@@ -104,11 +105,11 @@ def add_layer_norm(x: Any, y: Any, weight: Any = None, bias: Any = None, eps: fl
     (Tensor([[1., 3.]]), Tensor([[-1.,  1.]]))
     """
     a, b = as_tensor(x), as_tensor(y)
-    scale, shift = _optional(weight), _optional(bias)
+    scale, shift = optional(weight), optional(bias)
     if a.shape != b.shape:
         raise ValueError(f"add_layer_norm: x and y must have one shape; got x {a.shape} and y {b.shape}.")
-    _last_axis("add_layer_norm", a, weight=scale, bias=shift)
-    _same_dtype("add_layer_norm", x=a, y=b)
+    last_axis("add_layer_norm", a, weight=scale, bias=shift)
+    same_dtype("add_layer_norm", x=a, y=b)
     return apply(kernel("add_layer_norm"), a, b, scale, shift, eps=eps)
 
 
@@ -118,8 +119,8 @@ def rms_norm(input: Any, weight: Any = None, eps: float | None = None) -> Tensor
     Shapes: input (..., C), weight (C,) -> (..., C).  ``eps`` defaults to the machine epsilon of the input's dtype.
     Mathematics: _kernels/rms_norm/rms_norm.py.
     """
-    x, w = as_tensor(input), _optional(weight)
-    _last_axis("rms_norm", x, weight=w)
+    x, w = as_tensor(input), checks.optional(weight)
+    checks.last_axis("rms_norm", x, weight=w)
     eps = float(np.finfo(x.dtype).eps) if eps is None else eps
     return apply(kernel("rms_norm"), x, w, eps=eps)
 
@@ -129,11 +130,25 @@ def gelu(input: Any, approximate: str = "none") -> Tensor:
 
     Shape: any, kept.  Mathematics: _kernels/gelu/gelu.py.
     """
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f"gelu: approximate must be 'none' (erf) or 'tanh'; got {approximate!r}.")
+    checks.choice("gelu", "approximate", approximate, "none", "tanh")
     x = as_tensor(input)
-    _floating("gelu", x)
+    checks.floating("gelu", x)
     return apply(kernel("gelu"), x, approximate=approximate)
+
+
+def bias_gelu(input: Any, bias: Any, approximate: str = "none") -> Tensor:
+    """Return gelu(input + bias, approximate), in one pass: the bias of the linear layer that made the input.
+
+    Shapes: input (..., C), bias (C,) -> (..., C).  ValueError where they do not fit.
+    Mathematics: _kernels/bias_gelu/bias_gelu.py.
+
+    >>> print(f"{bias_gelu(Tensor([[-1.0]]), Tensor([3.0])).item():.4f}")  # 2 times the probability of at most 2
+    1.9545
+    """
+    checks.choice("bias_gelu", "approximate", approximate, "none", "tanh")
+    x, b = as_tensor(input), as_tensor(bias)
+    checks.last_axis("bias_gelu", x, bias=b)
+    return apply(kernel("bias_gelu"), x, b, approximate=approximate)
 
 
 def relu(input: Any) -> Tensor:
@@ -151,20 +166,20 @@ def sigmoid(input: Any) -> Tensor:
 def silu(input: Any) -> Tensor:
     """Return x / (1 + e⁻ˣ), of which swish is another name.  Shape: any, kept.  Mathematics: _kernels/silu/silu.py."""
     x = as_tensor(input)
-    _floating("silu", x)
+    checks.floating("silu", x)
     return apply(kernel("silu"), x)
 
 
 def softmax(input: Any, dim: int = -1) -> Tensor:
     """Return eˣ / Σ eˣ along ``dim``; a row of -inf gives zeros.  Mathematics: _kernels/softmax/softmax.py."""
     x = as_tensor(input)
-    return apply(kernel("softmax"), x, axis=_axis("softmax", x, dim))
+    return apply(kernel("softmax"), x, axis=checks.axis("softmax", x, dim))
 
 
 def log_softmax(input: Any, dim: int = -1) -> Tensor:
     """Return x - log Σ eˣ along ``dim``.  Mathematics: _kernels/log_softmax/log_softmax.py."""
     x = as_tensor(input)
-    return apply(kernel("log_softmax"), x, axis=_axis("log_softmax", x, dim))
+    return apply(kernel("log_softmax"), x, axis=checks.axis("log_softmax", x, dim))
 
 
 def cross_entropy(
@@ -179,8 +194,8 @@ def cross_entropy(
     Mathematics: _kernels/cross_entropy/cross_entropy.py.
     """
     z, t = as_tensor(input), as_tensor(target)
-    _integers("cross_entropy", "target", t)
-    _floating("cross_entropy", z)
+    checks.integers("cross_entropy", "target", t)
+    checks.floating("cross_entropy", z)
     if not z.ndim or z.shape[:1] * (z.ndim > 1) + z.shape[2:] != t.shape:
         raise ValueError(
             "cross_entropy: input must be (N, V), or (N, V, d1, ...), with target (N,), or (N, d1, ...); "
@@ -189,7 +204,7 @@ def cross_entropy(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}.")
     V = z.shape[1 if z.ndim > 1 else 0]
-    _check_labels("cross_entropy", t, V, ignore_index, label_smoothing)
+    checks.check_labels("cross_entropy", t, V, ignore_index, label_smoothing)
     rows = z.reshape(-1, V) if z.ndim <= 2 else z.transpose(0, *range(2, z.ndim), 1).reshape(-1, V)
     loss = apply(
         kernel("cross_entropy"),
@@ -224,18 +239,18 @@ def linear_cross_entropy(
     >>> print(f"{linear_cross_entropy(x, w, np.array([3, 0])).item():.4f}")  # log 4
     1.3863
     """
-    x, w, t, b = as_tensor(input), as_tensor(weight), as_tensor(target), _optional(bias)
-    _integers("linear_cross_entropy", "target", t)
-    _floating("linear_cross_entropy", x)
+    x, w, t, b = as_tensor(input), as_tensor(weight), as_tensor(target), checks.optional(bias)
+    checks.integers("linear_cross_entropy", "target", t)
+    checks.floating("linear_cross_entropy", x)
     if not x.ndim or w.ndim != 2 or x.shape != (*t.shape, w.shape[1]) or (b is not None and b.shape != w.shape[:1]):
         raise ValueError(
             "linear_cross_entropy: input must be (..., C), weight (V, C), target (...), and bias (V,); "
             f"got input {x.shape}, weight {w.shape}, target {t.shape}{'' if b is None else f' and bias {b.shape}'}."
         )
-    _same_dtype("linear_cross_entropy", input=x, weight=w, bias=b)
+    checks.same_dtype("linear_cross_entropy", input=x, weight=w, bias=b)
     if reduction not in ("mean", "sum"):
         raise ValueError(f"linear_cross_entropy: reduction must be 'mean' or 'sum'; got {reduction!r}.")
-    _check_labels("linear_cross_entropy", t, w.shape[0], ignore_index, label_smoothing)
+    checks.check_labels("linear_cross_entropy", t, w.shape[0], ignore_index, label_smoothing)
     return apply(
         kernel("linear_cross_entropy"),
         x if x.ndim == 2 else x.reshape(math.prod(t.shape), x.shape[-1]),
@@ -268,9 +283,9 @@ def dropout(input: Any, p: float = 0.5, training: bool = True, *, rng: np.random
     Mathematics: _kernels/dropout/dropout.py.
     """
     x = as_tensor(input)
-    if (seed := _seed("dropout", p, training, rng)) is None:
+    if (seed := checks.seed("dropout", p, training, rng)) is None:
         return x
-    _floating("dropout", x)
+    checks.floating("dropout", x)
     return x * 0.0 if p == 1.0 else apply(kernel("dropout"), x, p=float(p), seed=seed)
 
 
@@ -303,17 +318,17 @@ def scaled_dot_product_attention(
     ``scale`` defaults to 1/√D.  A query that sees no key gives zeros.
     ValueError where the shapes or lengths do not fit.  Mathematics: _kernels/attention/attention.py.
     """
-    q, k, v, bias = as_tensor(query), as_tensor(key), as_tensor(value), _optional(attn_mask)
-    _check_attention(q, k, v, enable_gqa)
-    _same_dtype("scaled_dot_product_attention", query=q, key=k, value=v)
+    q, k, v, bias = as_tensor(query), as_tensor(key), as_tensor(value), checks.optional(attn_mask)
+    checks.check_attention(q, k, v, enable_gqa)
+    checks.same_dtype("scaled_dot_product_attention", query=q, key=k, value=v)
     *lead, H, T, D = q.shape
     S = k.shape[-2]
     if window is not None and window < 1:
         raise ValueError(f"scaled_dot_product_attention: window must be at least 1, or None; got {window}.")
-    packed = None if lengths is None else _packed(lengths, T, S)
+    packed = None if lengths is None else checks.packed(lengths, T, S)
     if bias is not None:
-        bias = _additive(bias, q.dtype)
-        if not _broadcasts(bias.shape, (*lead, H, T, S)):
+        bias = checks.additive(bias, q.dtype)
+        if not checks.broadcasts(bias.shape, (*lead, H, T, S)):
             raise ValueError(
                 "scaled_dot_product_attention: attn_mask must broadcast to (..., H, T, S) = "
                 f"{(*lead, H, T, S)}; got {bias.shape}."
@@ -322,7 +337,7 @@ def scaled_dot_product_attention(
         if bias is not None and bias.ndim > 3:
             bias = (bias + np.zeros((*lead, 1, 1, 1), bias.dtype)).reshape(-1, *bias.shape[-3:])
         q, k, v = (t.reshape(-1, *t.shape[-3:]) for t in (q, k, v))
-    seed = _seed("scaled_dot_product_attention", dropout_p, True, rng)
+    seed = checks.seed("scaled_dot_product_attention", dropout_p, True, rng)
     out = apply(
         kernel("attention"),
         q,
@@ -349,122 +364,13 @@ def rotary(input: Any, cos: Any, sin: Any, interleaved: bool = False) -> Tensor:
     2i and 2i + 1, as in GPT-J.  ValueError where the shapes do not fit.  Mathematics: _kernels/rotary/rotary.py.
     """
     x, c, s = as_tensor(input), as_tensor(cos), as_tensor(sin)
-    _floating("rotary", x)
-    _same_dtype("rotary", input=x, cos=c, sin=s)
+    checks.floating("rotary", x)
+    checks.same_dtype("rotary", input=x, cos=c, sin=s)
     half = c.shape[-1] if c.ndim else -1
     fits = 0 <= 2 * half <= (x.shape[-1] if x.ndim else 0) and s.shape[-1:] == (half,)
-    if not (fits and all(_broadcasts(a.shape, (*x.shape[:-1], half)) for a in (c, s))):
+    if not (fits and all(checks.broadcasts(a.shape, (*x.shape[:-1], half)) for a in (c, s))):
         raise ValueError(
             "rotary: cos and sin must broadcast to (..., T, R/2), R at most the D of input (..., T, D); "
             f"got input {x.shape}, cos {c.shape} and sin {s.shape}."
         )
     return apply(kernel("rotary"), x, c, s, interleaved=bool(interleaved))
-
-
-# ---- checks at the door
-
-
-def _check_attention(q: Tensor, k: Tensor, v: Tensor, enable_gqa: bool) -> None:
-    op, shapes = "scaled_dot_product_attention", f"got query {q.shape}, key {k.shape}, value {v.shape}."
-    if min(q.ndim, k.ndim, v.ndim) < 3:
-        raise ValueError(f"{op}: query, key and value must be (..., H, T, D); {shapes}")
-    if q.shape[:-3] != k.shape[:-3] or k.shape[:-1] != v.shape[:-1] or q.shape[-1] != k.shape[-1]:
-        raise ValueError(
-            f"{op}: leading axes must be equal, key and value must agree in heads and length, query and key in D; "
-            + shapes
-        )
-    H, G = q.shape[-3], k.shape[-3]
-    if H != G and not (enable_gqa and G and H % G == 0):
-        raise ValueError(
-            f"{op}: query's {H} heads must be key's {G}, or, with enable_gqa=True, a multiple of them; {shapes}"
-        )
-
-
-def _packed(lengths: Any, T: int, S: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the lengths of the sequences of queries, and of those of keys."""
-    pair = lengths if len(lengths) == 2 and all(np.ndim(part) for part in lengths) else (lengths, lengths)
-    queries, keys = (tuple(map(index, part)) for part in pair)
-    shortest = min((*queries, *keys), default=0)
-    if len(queries) != len(keys) or shortest < 0 or (sum(queries), sum(keys)) != (T, S):
-        raise ValueError(
-            "scaled_dot_product_attention: lengths must be the rows of each sequence, none negative, as many of "
-            f"queries as of keys, and sum to {T} queries and {S} keys; got {len(queries)} of {sum(queries)} "
-            f"queries and {len(keys)} of {sum(keys)} keys, the shortest {shortest}."
-        )
-    return queries, keys
-
-
-def _additive(mask: Tensor, dtype: np.dtype) -> Tensor:
-    """Turn a boolean mask into 0 where a query may look and -inf where it may not."""
-    if mask.dtype == bool:
-        return as_tensor(np.where(mask._data, 0.0, -np.inf).astype(dtype))
-    return mask.astype(dtype)
-
-
-def _seed(op: str, p: float, training: bool, rng: np.random.Generator | None) -> int | None:
-    """Draw the seed of a dropout, or return None where nothing is dropped."""
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(f"{op}: the probability of dropping must lie in [0, 1]; got {p}.")
-    if not training or p == 0.0:
-        return None
-    if rng is None:
-        raise ValueError(f"{op}: dropping at random needs rng, a numpy.random.Generator; pass rng or training=False.")
-    return seeds.draw(rng)
-
-
-def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
-    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to), strict=False))
-
-
-def _optional(value: Any) -> Tensor | None:
-    return None if value is None else as_tensor(value)
-
-
-def _floating(op: str, x: Tensor) -> None:
-    if x._data.dtype.kind != "f":
-        raise TypeError(f"{op}: the input must be floating-point; got {x.dtype}. Cast with x.astype(np.float32).")
-
-
-def _integers(op: str, name: str, x: Tensor) -> None:
-    if x.dtype.kind not in "iu":
-        raise TypeError(f"{op}: {name} must be integers; got {x.dtype}. Cast with x.astype(np.int64).")
-
-
-def _in_range(op: str, what: str, ids: np.ndarray, V: int, hint: str) -> None:
-    most = V if ids.dtype.kind == "u" else min(V, 1 << (8 * ids.itemsize - 1))  # without its sign, -1 is a large number
-    if ids.size and ids.view(f"u{ids.itemsize}").max() >= most:
-        bad = ids[(ids < 0) | (ids >= V)].flat[0]
-        raise IndexError(f"{op}: {what} must lie in [0, {V}); got {bad}. {hint}")
-
-
-def _check_labels(op: str, t: Tensor, V: int, ignore_index: int, label_smoothing: float) -> None:
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"{op}: label_smoothing must lie in [0, 1]; got {label_smoothing}.")
-    counted = t._data[t._data != ignore_index]
-    _in_range(op, "labels", counted, V, f"Labels to leave out must be ignore_index, {ignore_index}.")
-
-
-def _last_axis(op: str, x: Tensor, **vectors: Tensor | None) -> None:
-    _floating(op, x)
-    axis = x._data.shape[-1:]
-    if not axis or any(v is not None and v._data.shape != axis for v in vectors.values()):
-        got = ", ".join(f"{name} {v.shape}" for name, v in vectors.items() if v is not None)
-        raise ValueError(
-            f"{op}: {' and '.join(vectors)} must have the shape of the last axis of input {x.shape}; got {got}."
-        )
-    _same_dtype(op, input=x, **vectors)
-
-
-def _same_dtype(op: str, **tensors: Tensor | None) -> None:
-    first = next(iter(tensors.values()))._data.dtype  # type: ignore[union-attr]  # the first is never optional
-    if any(t is not None and t._data.dtype is not first and t._data.dtype != first for t in tensors.values()):
-        dtypes = {name: t.dtype for name, t in tensors.items() if t is not None}
-        got = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
-        raise TypeError(f"{op}: all must have one dtype; got {got}. Cast with x.astype(...).")
-
-
-def _axis(op: str, x: Tensor, axis: int) -> int:
-    _floating(op, x)
-    if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"{op}: dim must lie in [-{x.ndim}, {x.ndim}) for shape {x.shape}; got {axis}.")
-    return axis % x.ndim

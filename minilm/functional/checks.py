@@ -1,0 +1,120 @@
+"""Checks of the arguments of the functions, before any op is applied, and what is made of arguments on the way in."""
+
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from .. import seeds
+from ..tensor import Tensor, as_tensor
+
+
+def check_attention(q: Tensor, k: Tensor, v: Tensor, enable_gqa: bool) -> None:
+    op, shapes = "scaled_dot_product_attention", f"got query {q.shape}, key {k.shape}, value {v.shape}."
+    if min(q.ndim, k.ndim, v.ndim) < 3:
+        raise ValueError(f"{op}: query, key and value must be (..., H, T, D); {shapes}")
+    if q.shape[:-3] != k.shape[:-3] or k.shape[:-1] != v.shape[:-1] or q.shape[-1] != k.shape[-1]:
+        raise ValueError(
+            f"{op}: leading axes must be equal, key and value must agree in heads and length, query and key in D; "
+            + shapes
+        )
+    H, G = q.shape[-3], k.shape[-3]
+    if H != G and not (enable_gqa and G and H % G == 0):
+        raise ValueError(
+            f"{op}: query's {H} heads must be key's {G}, or, with enable_gqa=True, a multiple of them; {shapes}"
+        )
+
+
+def packed(lengths: Any, T: int, S: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the lengths of the sequences of queries, and of those of keys."""
+    pair = lengths if len(lengths) == 2 and all(np.ndim(part) for part in lengths) else (lengths, lengths)
+    queries, keys = (tuple(map(index, part)) for part in pair)
+    shortest = min((*queries, *keys), default=0)
+    if len(queries) != len(keys) or shortest < 0 or (sum(queries), sum(keys)) != (T, S):
+        raise ValueError(
+            "scaled_dot_product_attention: lengths must be the rows of each sequence, none negative, as many of "
+            f"queries as of keys, and sum to {T} queries and {S} keys; got {len(queries)} of {sum(queries)} "
+            f"queries and {len(keys)} of {sum(keys)} keys, the shortest {shortest}."
+        )
+    return queries, keys
+
+
+def additive(mask: Tensor, dtype: np.dtype) -> Tensor:
+    """Turn a boolean mask into 0 where a query may look and -inf where it may not."""
+    if mask.dtype == bool:
+        return as_tensor(np.where(mask._data, 0.0, -np.inf).astype(dtype))
+    return mask.astype(dtype)
+
+
+def seed(op: str, p: float, training: bool, rng: np.random.Generator | None) -> int | None:
+    """Draw the seed of a dropout, or return None where nothing is dropped."""
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"{op}: the probability of dropping must lie in [0, 1]; got {p}.")
+    if not training or p == 0.0:
+        return None
+    if rng is None:
+        raise ValueError(f"{op}: dropping at random needs rng, a numpy.random.Generator; pass rng or training=False.")
+    return seeds.draw(rng)
+
+
+def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to), strict=False))
+
+
+def optional(value: Any) -> Tensor | None:
+    return None if value is None else as_tensor(value)
+
+
+def floating(op: str, x: Tensor) -> None:
+    if x._data.dtype.kind != "f":
+        raise TypeError(f"{op}: the input must be floating-point; got {x.dtype}. Cast with x.astype(np.float32).")
+
+
+def integers(op: str, name: str, x: Tensor) -> None:
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"{op}: {name} must be integers; got {x.dtype}. Cast with x.astype(np.int64).")
+
+
+def in_range(op: str, what: str, ids: np.ndarray, V: int, hint: str) -> None:
+    most = V if ids.dtype.kind == "u" else min(V, 1 << (8 * ids.itemsize - 1))  # without its sign, -1 is a large number
+    if ids.size and ids.view(f"u{ids.itemsize}").max() >= most:
+        bad = ids[(ids < 0) | (ids >= V)].flat[0]
+        raise IndexError(f"{op}: {what} must lie in [0, {V}); got {bad}. {hint}")
+
+
+def check_labels(op: str, t: Tensor, V: int, ignore_index: int, label_smoothing: float) -> None:
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"{op}: label_smoothing must lie in [0, 1]; got {label_smoothing}.")
+    counted = t._data[t._data != ignore_index]
+    in_range(op, "labels", counted, V, f"Labels to leave out must be ignore_index, {ignore_index}.")
+
+
+def last_axis(op: str, x: Tensor, **vectors: Tensor | None) -> None:
+    floating(op, x)
+    axis = x._data.shape[-1:]
+    if not axis or any(v is not None and v._data.shape != axis for v in vectors.values()):
+        got = ", ".join(f"{name} {v.shape}" for name, v in vectors.items() if v is not None)
+        raise ValueError(
+            f"{op}: {' and '.join(vectors)} must have the shape of the last axis of input {x.shape}; got {got}."
+        )
+    same_dtype(op, input=x, **vectors)
+
+
+def same_dtype(op: str, **tensors: Tensor | None) -> None:
+    first = next(iter(tensors.values()))._data.dtype  # type: ignore[union-attr]  # the first is never optional
+    if any(t is not None and t._data.dtype is not first and t._data.dtype != first for t in tensors.values()):
+        dtypes = {name: t.dtype for name, t in tensors.items() if t is not None}
+        got = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+        raise TypeError(f"{op}: all must have one dtype; got {got}. Cast with x.astype(...).")
+
+
+def axis(op: str, x: Tensor, axis: int) -> int:
+    floating(op, x)
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"{op}: dim must lie in [-{x.ndim}, {x.ndim}) for shape {x.shape}; got {axis}.")
+    return axis % x.ndim
+
+
+def choice(op: str, name: str, value: str, *choices: str) -> None:
+    if value not in choices:
+        raise ValueError(f"{op}: {name} must be {' or '.join(map(repr, choices))}; got {value!r}.")
