@@ -105,11 +105,11 @@ def add_layer_norm(x: Any, y: Any, weight: Any = None, bias: Any = None, eps: fl
     (Tensor([[1., 3.]]), Tensor([[-1.,  1.]]))
     """
     a, b = as_tensor(x), as_tensor(y)
-    scale, shift = optional(weight), optional(bias)
+    scale, shift = checks.optional(weight), checks.optional(bias)
     if a.shape != b.shape:
         raise ValueError(f"add_layer_norm: x and y must have one shape; got x {a.shape} and y {b.shape}.")
-    last_axis("add_layer_norm", a, weight=scale, bias=shift)
-    same_dtype("add_layer_norm", x=a, y=b)
+    checks.last_axis("add_layer_norm", a, weight=scale, bias=shift)
+    checks.same_dtype("add_layer_norm", x=a, y=b)
     return apply(kernel("add_layer_norm"), a, b, scale, shift, eps=eps)
 
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
-from ..nn import ACTIVATIONS, Dropout, Embedding, LayerNorm, Linear, Module, Sequences, attend, split_heads
+from ..nn import ACTIVATIONS, Dropout, Embedding, LayerNorm, Linear, Module, Sequences, attend, linear_act, split_heads
 from ..tensor import Tensor, as_tensor
 from .config import Config
 from .encoders import MaskedLM, Parts, SequenceClassifier, checked_ids, decoder, first_tokens
@@ -121,7 +121,7 @@ class BertLayer(Module):
 
     def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
         x = self.attention.output(self.attention.self(x, sequences), x)
-        return self.output(self.act(self.intermediate.dense(x)), x)
+        return self.output(linear_act(x, self.intermediate.dense, self.act), x)
 
 
 class BertPreTrainedModel(Model):
@@ -218,7 +218,7 @@ class BertForMaskedLM(BertWithHead, MaskedLM):
 
     def logits(self, x: Tensor) -> Tensor:
         head = self.cls.predictions
-        return head.decoder(head.transform.LayerNorm(self.act(head.transform.dense(x))))
+        return head.decoder(head.transform.LayerNorm(linear_act(x, head.transform.dense, self.act)))
 
 
 class BertForPreTraining(BertForMaskedLM):

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import functional as F
 from ..nn import (
     Dropout,
     Embedding,
@@ -30,6 +29,8 @@ from ..nn import (
     alibi,
     alibi_slopes,
     attend,
+    gelu_tanh,
+    linear_act,
     split_fused_heads,
 )
 from ..tensor import Tensor, as_tensor
@@ -103,7 +104,7 @@ class BloomMLP(Module):
         self.dense_4h_to_h = Linear(4 * C, C, std=std, rng=rng, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(x), "tanh"))
+        return self.dense_4h_to_h(linear_act(x, self.dense_h_to_4h, gelu_tanh))
 
 
 class BloomBlock(Module):

@@ -29,6 +29,7 @@ from ..nn import (
     Sequences,
     attend,
     init,
+    linear_act,
     parameter,
     split_heads,
 )
@@ -131,7 +132,7 @@ class TransformerBlock(Module):
 
     def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
         _, x = self.sa_layer_norm(x, self.attention(x, sequences))  # the norm of the sum
-        return self.output_layer_norm(x, self.dropout(self.ffn.lin2(self.act(self.ffn.lin1(x)))))[1]
+        return self.output_layer_norm(x, self.dropout(self.ffn.lin2(linear_act(x, self.ffn.lin1, self.act))))[1]
 
 
 class DistilBertPreTrainedModel(Model):
@@ -194,7 +195,7 @@ class DistilBertForMaskedLM(DistilBertPreTrainedModel, MaskedLM):
         self.act = ACTIVATIONS[config.activation]
 
     def logits(self, x: Tensor) -> Tensor:
-        return self.vocab_projector(self.vocab_layer_norm(self.act(self.vocab_transform(x))))
+        return self.vocab_projector(self.vocab_layer_norm(linear_act(x, self.vocab_transform, self.act)))
 
 
 class DistilBertForSequenceClassification(DistilBertPreTrainedModel, SequenceClassifier):

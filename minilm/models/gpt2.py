@@ -28,6 +28,7 @@ from ..nn import (
     Module,
     Sequences,
     attend,
+    linear_act,
 )
 from ..tensor import Tensor, as_tensor
 from .config import Config
@@ -119,7 +120,7 @@ class GPT2MLP(Module):
         self.dropout = Dropout(config.resid_pdrop, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.c_proj(self.act(self.c_fc(x))))
+        return self.dropout(self.c_proj(linear_act(x, self.c_fc, self.act)))
 
 
 class GPT2Block(Module):

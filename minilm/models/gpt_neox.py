@@ -29,6 +29,7 @@ from ..nn import (
     Module,
     Sequences,
     attend,
+    linear_act,
     split_fused_heads,
 )
 from ..nn.rotary import Rotary, rope_parameters
@@ -126,7 +127,7 @@ class GPTNeoXMLP(Module):
         self.act = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dense_4h_to_h(self.act(self.dense_h_to_4h(x)))
+        return self.dense_4h_to_h(linear_act(x, self.dense_h_to_4h, self.act))
 
 
 class GPTNeoXLayer(Module):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import functional as F
-from ..nn import Dropout, LayerNorm, Sequences
+from ..nn import Dropout, LayerNorm, Sequences, linear_act
 from ..tensor import Tensor
 from .bert import (
     BertConfig,
@@ -93,7 +93,7 @@ class RobertaForMaskedLM(RobertaWithHead, MaskedLM):
 
     def logits(self, x: Tensor) -> Tensor:
         head = self.lm_head
-        return head.decoder(head.layer_norm(F.gelu(head.dense(x))))  # gelu, whatever hidden_act is
+        return head.decoder(head.layer_norm(linear_act(x, head.dense, F.gelu)))  # gelu, whatever hidden_act is
 
 
 class RobertaForSequenceClassification(RobertaWithHead, SequenceClassifier):

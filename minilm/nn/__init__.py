@@ -3,7 +3,18 @@
 from . import init
 from .alibi import alibi, alibi_slopes
 from .cache import KVCache
-from .layers import ACTIVATIONS, Conv1D, Dropout, Embedding, LayerNorm, Linear, RMSNorm, Sequential
+from .layers import (
+    ACTIVATIONS,
+    Conv1D,
+    Dropout,
+    Embedding,
+    LayerNorm,
+    Linear,
+    RMSNorm,
+    Sequential,
+    gelu_tanh,
+    linear_act,
+)
 from .module import Module, Parameter, functional_call, parameter
 from .sequences import Sequences, attend, attend_across, merge_heads, split_fused_heads, split_heads
 
@@ -25,7 +36,9 @@ __all__ = [
     "attend",
     "attend_across",
     "functional_call",
+    "gelu_tanh",
     "init",
+    "linear_act",
     "merge_heads",
     "parameter",
     "split_fused_heads",

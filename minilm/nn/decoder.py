@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import functional as F
 from ..tensor import Tensor
-from .layers import ACTIVATIONS, Linear, RMSNorm
+from .layers import ACTIVATIONS, Linear, RMSNorm, linear_act
 from .module import Module
 from .sequences import Sequences, attend, split_heads
 
@@ -81,7 +81,7 @@ class GatedMLP(Module):
         self.act = ACTIVATIONS[act]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(linear_act(x, self.gate_proj, self.act) * self.up_proj(x))
 
 
 class RotaryBlock(Module):

@@ -148,15 +148,20 @@ class Sequential(Module):
         return x
 
 
+def gelu_tanh(x: Any) -> Tensor:
+    """GELU with the tanh approximation."""
+    return F.gelu(x, "tanh")
+
+
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {  # under the names of HF's configurations
     "gelu": F.gelu,
     "gelu_python": F.gelu,
     "gelu_10": lambda x: np.minimum(np.maximum(F.gelu(x), -10.0), 10.0),
-    "gelu_new": lambda x: F.gelu(x, "tanh"),
-    "gelu_fast": lambda x: F.gelu(x, "tanh"),
-    "gelu_accurate": lambda x: F.gelu(x, "tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, "tanh"),
-    "gelu_python_tanh": lambda x: F.gelu(x, "tanh"),
+    "gelu_new": gelu_tanh,
+    "gelu_fast": gelu_tanh,
+    "gelu_accurate": gelu_tanh,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "gelu_python_tanh": gelu_tanh,
     "quick_gelu": lambda x: x * F.sigmoid(1.702 * x),
     "leaky_relu": lambda x: np.maximum(x, 0.01 * x),
     "linear": lambda x: x,
@@ -169,3 +174,18 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {  # under the names of HF's conf
     "swish": F.silu,
     "tanh": np.tanh,
 }
+
+GELUS = {F.gelu: "none", gelu_tanh: "tanh"}  # the activations that are GELU, and how
+
+
+def linear_act(x: Tensor, linear: Any, act: Callable[[Any], Any]) -> Tensor:
+    """Return act(linear(x)).
+
+    Where ``act`` is GELU, the layer makes its product alone, and its bias is added in the activation's pass over it.
+    A layer with hooks, or of another class, is called, so that it does what it should.
+    """
+    plain = type(linear) in (Linear, Conv1D) and not vars(linear).get("_hooks")
+    if act not in GELUS or not plain or linear.bias is None:
+        return act(linear(x))
+    product = F.linear(x, linear.weight, transposed=type(linear) is Linear)
+    return F.bias_gelu(product, linear.bias, GELUS[act])

@@ -204,6 +204,42 @@ INITIALISERS = {
 }
 
 
+@pytest.mark.parametrize("layer", [nn.Linear, nn.Conv1D])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", ["gelu", "gelu_new", "silu"])
+def test_a_linear_layer_and_its_activation_agree_with_pytorch(layer, bias, name, backend):
+    linear, act = layer(5, 5, bias, rng=rng(), dtype=np.float64), nn.ACTIVATIONS[name]
+    if bias:
+        linear.bias.writable()[...] = rng(1).standard_normal(5)
+    x = Tensor(rng(2).standard_normal((2, 3, 5)), requires_grad=True)
+    theirs = {key: torch.tensor(p.data, requires_grad=True) for key, p in linear.named_parameters()}
+    its = torch.tensor(x.data, requires_grad=True)
+    w = theirs["weight"] if layer is nn.Linear else theirs["weight"].T
+    h = torch.nn.functional.linear(its, w, theirs.get("bias"))
+    want = {
+        "gelu": torch.nn.functional.gelu,
+        "gelu_new": lambda h: torch.nn.functional.gelu(h, approximate="tanh"),
+        "silu": torch.nn.functional.silu,
+    }[name](h)
+    want.sum().backward()
+    out = nn.linear_act(x, linear, act)
+    out.sum().backward()
+    assert_close(out.data, want.detach().numpy(), AGAINST_PYTORCH[np.float64], "out")
+    assert_close(x.grad, its.grad.numpy(), AGAINST_PYTORCH[np.float64], "dx")
+    for key, p in linear.named_parameters():
+        assert_close(p.grad, theirs[key].grad.numpy(), AGAINST_PYTORCH[np.float64], f"d{key}")
+
+
+def test_a_layer_with_hooks_is_called_before_its_activation():
+    linear, seen = nn.Linear(3, 4, rng=rng()), []
+    x = Tensor(rng(1).standard_normal((2, 3)).astype(np.float32))
+    fused = nn.linear_act(x, linear, nn.ACTIVATIONS["gelu"])
+    linear.register_forward_hook(lambda module, args, out: seen.append(out))
+    watched = nn.linear_act(x, linear, nn.ACTIVATIONS["gelu"])
+    assert_close(seen[0].data, linear(x).data, 1e-6)
+    assert_close(fused.data, watched.data, 1e-6)
+
+
 @pytest.mark.parametrize("name", INITIALISERS)
 def test_first_values_have_the_published_mean_and_deviation(name):
     make, mean, std = INITIALISERS[name]
