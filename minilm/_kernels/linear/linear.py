@@ -11,7 +11,8 @@ Backward:
 ``transposed`` says that the matrix is kept as (F, C), as in torch.nn.Linear, so that W is its transpose; GPT-2's
 checkpoints keep (C, F).  Saves x and W.  All the work is one matrix product each way, which BLAS does; leading axes
 are folded into rows first, because np.matmul would make one small product per leading index.  What is left to compiled
-loops is the bias: added by NumPy, on one thread, it takes a tenth of the time of the whole.
+loops is the bias, a tenth of the time of the whole when NumPy adds it on one thread, and its gradient, summed over
+chunks of rows that depend on the shape alone, so that its bits do not depend on the threads, as BLAS's may.
 Derivation: linear.md.
 """
 
@@ -19,9 +20,10 @@ from math import prod
 
 import numpy as np
 
-from ..layout import flat
+from ..layout import CHUNKS, as_rows, flat
 
-SMALL = 8192  # numbers below which a call of the loops costs more than it saves
+SMALL = 8192  # numbers below which adding the bias by the loops costs more than it saves
+CHUNK = 1 << 18  # numbers that one thread sums, or more where that would make too many chunks
 
 
 def linear_forward(x, w, b, *, transposed):  # (..., C), (F, C) or (C, F), (F,) -> (..., F)
@@ -48,7 +50,7 @@ def linear_backward(dy, saved, needs):
 
 
 def linear_compiled(loops):
-    """Wrap the compiled ``loops``, which add the bias; the products and the backward are the reference's."""
+    """Wrap the compiled ``loops``, which add the bias and sum its gradient; the products are the reference's."""
 
     def forward(x, w, b, *, transposed):
         if b is None or len(b) * prod(x.shape[:-1]) < SMALL:
@@ -57,4 +59,12 @@ def linear_compiled(loops):
         loops.add_bias(y.reshape(-1, y.shape[-1]), flat(b))
         return y, saved
 
-    return forward, linear_backward
+    def backward(dy, saved, needs):
+        dx, dw, _ = linear_backward(dy, saved, (*needs[:2], False))
+        if not needs[2]:
+            return dx, dw, None
+        db = np.zeros((min(CHUNKS, 1 + dy.size // CHUNK), dy.shape[-1]), dy.dtype)
+        loops.sum_rows(as_rows(dy), db)
+        return dx, dw, db.sum(axis=0)
+
+    return forward, backward
