@@ -6,7 +6,9 @@ Backward: every row of w collects the gradients of the places where it was used,
 
     dw[j] = Σ_{i : ids[i] = j} dy[i]        and 0 for j = padding_idx
 
-Saves the ids and the number of rows.  Every id must lie in 0 … V - 1.
+Where w already has a gradient on the way back, as the table that is the head's matrix too, the dy are added into that:
+no second table, mostly zeros, is made and summed.  Saves the ids and the number of rows.
+Every id must lie in 0 … V - 1.
 Derivation: embedding.md.
 """
 
@@ -20,14 +22,18 @@ def embedding_forward(w, ids, *, padding_idx):  # (V, C), (...) -> (..., C)
 
 
 def embedding_backward(dy, saved, needs):
-    ids, V, padding_idx = saved
+    _, V, _ = saved
     if not needs[0]:
         return None, None
     dw = np.zeros((V, dy.shape[-1]), dy.dtype)
-    np.add.at(dw, ids, dy)
-    if padding_idx is not None:
-        dw[padding_idx] = 0
+    embedding_accumulate(dw, dy, saved)
     return dw, None
+
+
+def embedding_accumulate(into, dy, saved):  # (V, C), (..., C)
+    ids, V, padding_idx = saved
+    counts = np.full(ids.shape, True) if padding_idx is None else ids != padding_idx % V
+    np.add.at(into, ids[counts], dy[counts])
 
 
 def embedding_compiled(loops):
@@ -43,10 +49,16 @@ def embedding_compiled(loops):
     def backward(dy, saved, needs):
         if not needs[0]:
             return None, None
-        places, V, padding_idx = saved
-        C = dy.shape[-1]
-        dw = np.zeros((V, C), dy.dtype)  # untouched rows cost nothing: the system hands out zeroed pages
-        loops.scatter_add(as_rows(dy), places, -1 if padding_idx is None else padding_idx % V, dw)
+        _, V, _ = saved
+        dw = np.zeros((V, dy.shape[-1]), dy.dtype)  # untouched rows cost nothing: the system hands out zeroed pages
+        accumulate(dw, dy, saved)
         return dw, None
 
-    return forward, backward
+    def accumulate(into, dy, saved):
+        places, V, padding_idx = saved
+        if into.flags.c_contiguous:
+            loops.scatter_add(as_rows(dy), places, -1 if padding_idx is None else padding_idx % V, into)
+        else:
+            embedding_accumulate(into, as_rows(dy), saved)
+
+    return forward, backward, accumulate
