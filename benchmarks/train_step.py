@@ -1,28 +1,52 @@
-"""Time one training step of a GPT against PyTorch:  python -m benchmarks.train_step [--size nanogpt-cpu] [--rounds 7]
+"""Time one training step of a GPT:  python -m benchmarks.train_step [--size nanogpt-cpu] [--against torch jax]
 
 Each side runs in a process of its own, with the same weights, tokens, clipping and AdamW.  The losses of the first
-steps are compared before any clock starts.  Rounds alternate, so that a slow minute of the machine is slow for both;
-what counts is the ratio of each round, not a time.  PyTorch runs its eager mode with its own fused attention and AdamW.
+steps are compared before any clock starts.  Rounds alternate, so that a slow minute of the machine is slow for all;
+what counts is the ratio of each round, not a time.
+
+PyTorch runs eager and compiled, with its own fused attention and AdamW; *tuned* means that glibc's malloc is told,
+through variables that few users set, to keep its memory.  Out of the box it is the better of the first two, tuned the
+better of the other two.  minilm is set up as `minilm train` sets it up, and needs no variables.
 """
 
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
-from .sides import Side, ratio, serve, take_turns
+from .sides import KEEPS_MEMORY, header, machine, memory, ratio, require, serve, started, take_turns
 
-SIDES = ("minilm", "torch")
+AGAINST = {
+    "torch": ("torch-eager", "torch-compile", "torch-eager-tuned", "torch-compile-tuned"),
+    "jax": ("jax",),
+}
+BETTER_OF = {"torch out of the box": AGAINST["torch"][:2], "torch tuned": AGAINST["torch"][2:]}
+OTHERS = tuple(side for sides in AGAINST.values() for side in sides)
 
 SIZES = {  # name: (layers, heads, width, T, B, V, bias, gelu)
     "nanogpt-cpu": (4, 4, 128, 64, 12, 65, False, "gelu"),
     "nanogpt-char": (6, 6, 384, 256, 16, 65, False, "gelu"),
     "gpt2": (12, 12, 768, 64, 4, 50257, True, "gelu_new"),
+    "gpt2-512": (12, 12, 768, 512, 4, 50257, True, "gelu_new"),
 }
 CHECKED = 5  # steps whose losses must agree, which also warm up
 ADAMW = {"lr": 1e-3, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}
+MAX_NORM = 1.0
+SQUARE, PRODUCTS = 2048, 5  # the roof: the best of so many products of two squares, in each round
+
+
+def flops(size):
+    """Floating-point operations that the mathematics of one step needs, in matrix products alone.
+
+    A block multiplies every token by 12 C² weights, the head by C V, at 2 operations each; causal attention's two
+    products take 2 T C operations for each token together, since half of (T, T) is hidden.  Backward takes twice as
+    many as forward: a product for either input of each.  What a program computes again is its own affair.
+    """
+    layers, _, C, T, B, V, _, _ = SIZES[size]
+    return 3 * B * T * (2 * (layers * 12 * C * C + C * V) + layers * 2 * T * C)
 
 
 def batches(size, n):
@@ -30,10 +54,19 @@ def batches(size, n):
     return np.random.default_rng(1).integers(0, V, (n, 2, B, T))
 
 
-# ---- the two sides: a function that does one step on (inputs, targets) and returns the loss
+def our_config(size):
+    from minilm.models.gpt2 import GPT2Config
+
+    layers, heads, width, T, _, V, bias, gelu = SIZES[size]
+    still = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    sizes = {"vocab_size": V, "n_positions": T, "n_embd": width, "n_layer": layers, "n_head": heads}
+    return GPT2Config(**sizes, activation_function=gelu, bias=bias, **still)
 
 
-def minilm_step(size, weights, threads):
+# ---- the sides: the phases of a step.  Each is given what the one before returned: (inputs, targets), ..., a number
+
+
+def minilm_phases(side, size, weights, threads):
     from minilm import optim
     from minilm._kernels import threads as pool
     from minilm._kernels.process import tune_process
@@ -47,17 +80,19 @@ def minilm_step(size, weights, threads):
     parameters = list(model.parameters())
     optimizer = optim.AdamW(parameters, **ADAMW)
 
-    def step(inputs, targets):
-        loss = causal_lm.loss(model, inputs, targets)
-        optimizer.zero_grad()
+    def backward(loss):
         loss.backward()
-        optimizer.step(grad_scale=optim.clip_factor(optim.global_norm(parameters), 1.0))
+        return loss
+
+    def update(loss):
+        optimizer.step(grad_scale=optim.clip_factor(optim.global_norm(parameters), MAX_NORM))
+        optimizer.zero_grad()
         return loss.item()
 
-    return step
+    return {"forward": lambda batch: causal_lm.loss(model, *batch), "backward": backward, "optimizer": update}
 
 
-def torch_step(size, weights, threads):
+def torch_phases(side, size, weights, threads):
     import torch
 
     from .torch_gpt import GPT
@@ -66,80 +101,171 @@ def torch_step(size, weights, threads):
     model = GPT(*SIZES[size])
     model.load(weights)
     optimizer = torch.optim.AdamW(model.parameters(), **ADAMW, fused=True)
+    loss_of = torch.compile(model) if "compile" in side else model
 
-    def step(inputs, targets):
-        loss = model(torch.from_numpy(inputs), torch.from_numpy(targets))
-        optimizer.zero_grad(set_to_none=True)
+    def backward(loss):
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        return loss
+
+    def update(loss):
+        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
         optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
-    return step
+    return {"forward": lambda batch: loss_of(*map(torch.from_numpy, batch)), "backward": backward, "optimizer": update}
 
 
-def our_config(size):
-    from minilm.models.gpt2 import GPT2Config
+def jax_phases(side, size, weights, threads):
+    """JAX compiles the step as a whole, which therefore has no phases."""
+    from .jax_gpt import trainer
 
-    layers, heads, width, T, _, V, bias, gelu = SIZES[size]
-    still = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    sizes = {"vocab_size": V, "n_positions": T, "n_embd": width, "n_layer": layers, "n_head": heads}
-    return GPT2Config(**sizes, activation_function=gelu, bias=bias, **still)
+    layers, heads, *_, gelu = SIZES[size]
+    return {"step": trainer(weights, layers, heads, gelu, max_norm=MAX_NORM, **ADAMW)}
 
 
-# ---- one process a side: reads how many steps to do, answers with losses and seconds
+# ---- one process a side: reads how many steps to do, answers with losses, seconds, page faults and memory
 
 
 def work(side, size, weights_file, threads):
+    import resource
+
+    make = {"minilm": minilm_phases, "torch": torch_phases, "jax": jax_phases}[side.split("-")[0]]
     with np.load(weights_file) as file:
-        weights = dict(file)
-    step = {"minilm": minilm_step, "torch": torch_step}[side](size, weights, threads)
+        phases = make(side, size, dict(file), threads)
 
     def answer(steps):
-        losses, seconds = [], []
-        for inputs, targets in batches(size, steps):
-            start = time.perf_counter()
-            losses.append(step(inputs, targets))
-            seconds.append(time.perf_counter() - start)
-        return {"losses": losses, "seconds": seconds}
+        losses, seconds = [], {name: [] for name in phases}
+        data = batches(size, steps)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for value in data:
+            for name, phase in phases.items():
+                start = time.perf_counter()
+                value = phase(value)
+                seconds[name].append(time.perf_counter() - start)
+            losses.append(value)
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        step = float(np.median(np.sum(list(seconds.values()), axis=0)))
+        phase_medians = {name: float(np.median(times)) for name, times in seconds.items()}
+        return {"losses": losses, "step": step, **phase_medians, "faults": faults / steps, "peak": memory("VmHWM")}
 
     serve(answer)
 
 
-def compare(size, rounds, steps, threads):
+def roof(threads):
+    """Answer with the best speed of sgemm, FLOP/s."""
+    import minilm
+    from minilm._kernels.process import tune_process
+
+    minilm.set_num_threads(threads)
+    tune_process()
+    a, b = np.ones((2, SQUARE, SQUARE), np.float32)
+    c = np.empty_like(a)
+
+    def answer(_):
+        seconds = []
+        for _ in range(PRODUCTS):
+            start = time.perf_counter()
+            np.matmul(a, b, out=c)
+            seconds.append(time.perf_counter() - start)
+        return 2 * SQUARE**3 / min(seconds)
+
+    answer("once, to warm up")
+    serve(answer)
+
+
+# ---- the comparison
+
+
+def compare(size, others, rounds, steps, threads):
+    """Return everything that was measured: a dict that JSON can hold."""
     from minilm.models.gpt2 import GPT2LMHeadModel
 
+    for package in sorted({side.split("-")[0] for side in others}):
+        require(package)
+    found = {"machine": machine(threads), "size": size, "steps": steps, "flops": flops(size)}
+    names = ("minilm", *others)
+    environ = {side: KEEPS_MEMORY for side in others if side.endswith("tuned")}
+    environ["jax"] = {"NPROC": str(threads)}  # how many threads XLA starts
     with tempfile.TemporaryDirectory() as folder:
-        weights_file = Path(folder, "weights.npz")
-        np.savez(weights_file, **GPT2LMHeadModel(our_config(size), rng=np.random.default_rng(0)).state_dict())
-        given = ["--size", size, "--weights", str(weights_file), "--threads", str(threads)]
-        sides = {side: Side("benchmarks.train_step", ["--worker", side, *given], threads) for side in SIDES}
-        first = {side: worker.ask(CHECKED)["losses"] for side, worker in sides.items()}
-        np.testing.assert_allclose(first["minilm"], first["torch"], rtol=2e-4, err_msg="the losses must agree first")
-        answers = take_turns(sides, steps, rounds)
-        for worker in sides.values():
-            worker.close()
-    medians = {side: [float(np.median(answer["seconds"])) for answer in found] for side, found in answers.items()}
+        weights = Path(folder, "weights.npz")
+        np.savez(weights, **GPT2LMHeadModel(our_config(size), rng=np.random.default_rng(0)).state_dict())
+        given = ["--size", size, "--weights", str(weights), "--threads", str(threads)]
+        workers = {side: [side, *given] for side in (*names, "roof")}
+        with started("benchmarks.train_step", workers, threads, environ) as sides:
+            losses = {side: sides[side].ask(CHECKED)["losses"] for side in names}
+            for side in others:
+                np.testing.assert_allclose(
+                    losses["minilm"], losses[side], rtol=2e-4, err_msg=f"the losses of minilm and {side} must agree"
+                )
+            answers = take_turns(sides, steps, rounds)
+    found["sgemm"] = answers.pop("roof")
     *_, T, B, _, _, _ = SIZES[size]
-    for side, times in medians.items():
-        ms, speed = 1e3 * np.array(times), B * T / np.median(times)
-        print(f"{side:<8}{np.median(ms):9.2f} ms a step ({ms.min():.2f} to {ms.max():.2f}), {speed:,.0f} tokens/s")
-    print(f"ratio of times, minilm / torch: {ratio(medians['minilm'], medians['torch'])}, {steps} steps each")
+    found["sides"] = {}
+    for side in names:
+        measured = {name: [answer.get(name) for answer in answers[side]] for name in answers[side][0]}
+        seconds = np.array(measured["step"])
+        measured["tokens per second"] = (B * T / seconds).tolist()
+        measured["share of sgemm"] = (flops(size) / seconds / found["sgemm"]).tolist()
+        found["sides"][side] = measured | {"losses": losses[side]}
+    found["better"] = {
+        what: min(there, key=lambda side: np.median(found["sides"][side]["step"]))
+        for what, sides in BETTER_OF.items()
+        if (there := [side for side in sides if side in others])
+    }
+    ours = np.array(found["sides"]["minilm"]["step"])
+    found["ratio"] = {side: (ours / found["sides"][side]["step"]).tolist() for side in others}
+    return found
+
+
+def report(found):
+    print(header(found["machine"]))
+    print(
+        f"{found['size']}: {found['flops'] / 1e9:.3g} GFLOP a step, sgemm {np.median(found['sgemm']) / 1e9:.0f} GFLOP/s"
+    )
+    print(
+        f"\n{'':<20}{'ms a step':>10} {'(min to max)':<20}{'tokens/s':>9}{'forward':>9}{'backward':>9}{'optimizer':>10}"
+        f"{'of sgemm':>9}{'faults':>8}{'peak MB':>9}"
+    )
+    for side, it in found["sides"].items():
+        ms = 1e3 * np.array(it["step"])
+        phases = [f"{1e3 * np.median(it[p]):.1f}" if p in it else "-" for p in ("forward", "backward", "optimizer")]
+        print(
+            f"{side:<20}{np.median(ms):10.2f} {f'({ms.min():.2f} to {ms.max():.2f})':<20}"
+            f"{np.median(it['tokens per second']):9,.0f}{phases[0]:>9}{phases[1]:>9}{phases[2]:>10}"
+            f"{np.median(it['share of sgemm']):9.1%}{np.median(it['faults']):8.0f}{max(it['peak']):9,.0f}"
+        )
+    print("\nratio of times, minilm over")
+    ours = found["sides"]["minilm"]
+    for what, side in (*((side, side) for side in found["ratio"]), *found["better"].items()):
+        it = found["sides"][side]
+        best = f", the better: {side}" if what != side else ""
+        print(
+            f"  {what:<22}{ratio(ours['step'], it['step'])}; of memory {max(ours['peak']) / max(it['peak']):.2f}{best}"
+        )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="nanogpt-cpu", choices=SIZES)
+    parser.add_argument("--against", nargs="+", default=["torch"], choices=AGAINST)
+    parser.add_argument("--sides", nargs="+", choices=OTHERS, help="these alone, instead of all that --against names")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=20, help="steps a round; the median of them counts")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, help="write all that was measured to this file")
+    parser.add_argument("--worker", choices=("minilm", *OTHERS, "roof"), help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.worker == "roof":
+        return roof(args.threads)
     if args.worker:
-        work(args.worker, args.size, args.weights, args.threads)
-    else:
-        compare(args.size, args.rounds, args.steps, args.threads)
+        return work(args.worker, args.size, args.weights, args.threads)
+    others = args.sides or [side for group in args.against for side in AGAINST[group]]
+    found = compare(args.size, tuple(dict.fromkeys(others)), args.rounds, args.steps, args.threads)
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1) + "\n")
+    report(found)
 
 
 if __name__ == "__main__":
