@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from .sides import Side, ratio, serve, take_turns
+from .sides import ratio, serve, started, take_turns
 
 SIDES = ("minilm", "torch")
 T, NEW = 512, 48  # tokens read, tokens written
@@ -126,13 +126,11 @@ def main():
         model = GPT2LMHeadModel(GPT2Config(), rng=np.random.default_rng(0))
         minilm.save(model, folder)
         given = ["--folder", folder, "--threads", str(args.threads)]
-        workers = (*SIDES, "roofs")
-        sides = {side: Side("benchmarks.decode", ["--worker", side, *given], args.threads) for side in workers}
-        first = {side: sides[side].ask("warm")["tokens"] for side in SIDES}
-        assert first["minilm"] == first["torch"], "the tokens must agree first"
-        answers = take_turns(sides, "run", args.rounds)
-        for worker in sides.values():
-            worker.close()
+        workers = {side: [side, *given] for side in (*SIDES, "roofs")}
+        with started("benchmarks.decode", workers, args.threads) as sides:
+            first = {side: sides[side].ask("warm")["tokens"] for side in SIDES}
+            assert first["minilm"] == first["torch"], "the tokens must agree first"
+            answers = take_turns(sides, "run", args.rounds)
     # 2 FLOPs a weight and token in the layers, the causal half of attention, and one row of the head
     flops = 2 * T * LAYERS * 12 * C * C + 2 * LAYERS * C * T * T + 2 * V * C
     # all weights but the table of positions, and keys and values of the positions before

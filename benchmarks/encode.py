@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .sides import Side, ratio, serve, take_turns
+from .sides import ratio, serve, started, take_turns
 
 SIDES = ("minilm", "torch")
 LINES = 1024
@@ -114,12 +114,11 @@ def main():
     if args.worker:
         return work(args.worker, args.model, args.file, args.threads)
     given = ["--model", str(args.model), "--file", str(args.file), "--threads", str(args.threads)]
-    sides = {side: Side("benchmarks.encode", ["--worker", side, *given], args.threads) for side in SIDES}
-    vectors = {side: np.array(worker.ask("vectors")) for side, worker in sides.items()}
-    np.testing.assert_allclose(vectors["minilm"], vectors["torch"], atol=2e-5 * np.abs(vectors["torch"]).max())
-    answers = take_turns(sides, "run", args.rounds)
-    for worker in sides.values():
-        worker.close()
+    workers = {side: [side, *given] for side in SIDES}
+    with started("benchmarks.encode", workers, args.threads) as sides:
+        vectors = {side: np.array(worker.ask("vectors")) for side, worker in sides.items()}
+        np.testing.assert_allclose(vectors["minilm"], vectors["torch"], atol=2e-5 * np.abs(vectors["torch"]).max())
+        answers = take_turns(sides, "run", args.rounds)
     speed = {side: [answer["tokens per second"] for answer in found] for side, found in answers.items()}
     for side, found in speed.items():
         batch = answers[side][0]["batch"]

@@ -70,7 +70,7 @@ def load(op: str, backend: str) -> Kernel:
     if backend == "numpy":
         if op in UPDATES:
             return Kernel(op, backend, getattr(reference, op), _no_backward)
-        forward, backward = (getattr(reference, f"{op}_{way}") for way in ("forward", "backward"))
+        forward, backward = getattr(reference, f"{op}_forward"), getattr(reference, f"{op}_backward")
         return Kernel(op, backend, forward, backward, getattr(reference, f"{op}_accumulate", None))
     try:
         loops = _LOOPS[backend](getattr(reference, "LOOPS", op))
