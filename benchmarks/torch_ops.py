@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 
-def _attention(q, k, v, bias, *, scale, causal, offset, window, lengths, dropout, seed):
+def _attention(q, k, v, bias, *, scale, causal, offset, window, lengths, dropout, **_):
     """Of a cached prefix only the last query is meant, which sees all keys; packed sequences are taken one by one."""
     assert window is None
     assert not causal or offset == k.shape[2] - q.shape[2]
