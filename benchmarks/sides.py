@@ -66,6 +66,8 @@ def started(
         for name, arguments in sides.items():
             running[name] = Side(name, module, ["--worker", *arguments], threads, (environ or {}).get(name, {}))
         yield running
+    except KeyboardInterrupt:
+        raise SystemExit("Interrupted; all sides are ended.") from None
     finally:
         for side in running.values():
             side.end()
