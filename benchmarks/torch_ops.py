@@ -33,7 +33,7 @@ def _rotary(x, cos, sin, *, interleaved):
 
 
 FUNCTIONS = {
-    "add_layer_norm": lambda x, y, w, b, *, eps: F.layer_norm(x + y, w.shape, w, b, eps),
+    "add_layer_norm": lambda x, y, w, b, *, eps: F.layer_norm(x + y, x.shape[-1:], w, b, eps),
     "attention": _attention,
     "bias_gelu": lambda x, b, *, approximate: F.gelu(x + b, approximate=approximate),
     "cross_entropy": F.cross_entropy,
