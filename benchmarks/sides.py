@@ -62,6 +62,7 @@ def started(
 ) -> Iterator[dict[str, Side]]:
     """Start a worker for each side, with its arguments; however the block is left, none of them outlives it."""
     running: dict[str, Side] = {}
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         for name, arguments in sides.items():
             running[name] = Side(name, module, ["--worker", *arguments], threads, (environ or {}).get(name, {}))
@@ -71,6 +72,7 @@ def started(
     finally:
         for side in running.values():
             side.end()
+        signal.signal(signal.SIGTERM, before)
 
 
 def serve(answer: Callable) -> None:
