@@ -6,6 +6,8 @@ The mathematics and the names are those of cross_entropy.py.  The gradient may b
 import numpy as np
 from numba import float32, float64, int64, njit, prange, types, void
 
+from ..vecmath_numba import EXACT, exp, exponentials, largest, total
+
 
 def _read(kind, dimensions):
     return types.Array(kind, dimensions, "C", readonly=True)
@@ -19,43 +21,42 @@ def _backward(real):
     return void(_read(real, 2), _read(int64, 1), _read(real, 1), _read(real, 1), int64, float64, real[:, ::1])
 
 
-@njit([_forward(float32), _forward(float64)], parallel=True, cache=True)
+@njit(**EXACT)
+def _forward_row(z, t, label_smoothing):
+    real, top = z.dtype.type, largest(z)
+    if top == -np.inf:
+        top = real(0)
+    sum = exponentials(z, top)
+    L = real(top + np.log(sum if sum != 0 else 1.0))
+    loss = L - (1 - label_smoothing) * z[t]
+    return (loss - label_smoothing / len(z) * total(z) if label_smoothing != 0 else loss), L
+
+
+@njit(**EXACT)
+def _backward_row(z, t, L, w, label_smoothing, dz):
+    real = z.dtype.type
+    everywhere, hit = real(label_smoothing / len(z)), real(1 - label_smoothing)
+    z_t = z[t]
+    for c in range(len(z)):
+        dz[c] = z[c]
+    for c in range(len(z)):  # of one array: a loop that reads z is not vectorised where dz is written over z
+        dz[c] = w * (exp(dz[c] - L) - everywhere)
+    dz[t] = w * (exp(z_t - L) - hit - everywhere)
+
+
+@njit([_forward(float32), _forward(float64)], parallel=True, cache=True, error_model="numpy")
 def forward_rows(z, target, ignore_index, label_smoothing, loss, L):
-    N, V = z.shape
-    for i in prange(N):
-        loss[i] = L[i] = 0
-        t = target[i]
-        if t == ignore_index:
-            continue
-        top = z.dtype.type(-np.inf)
-        for c in range(V):
-            top = z[i, c] if z[i, c] > top else top
-        if top == -np.inf:
-            top = z.dtype.type(0)
-        total = 0.0
-        for c in range(V):
-            total += np.exp(z[i, c] - top)
-        L[i] = top + np.log(total if total != 0 else 1.0)
-        loss[i] = L[i] - (1 - label_smoothing) * z[i, t]
-        if label_smoothing != 0:
-            sum_z = 0.0
-            for c in range(V):
-                sum_z += z[i, c]
-            loss[i] = L[i] - (1 - label_smoothing) * z[i, t] - label_smoothing / V * sum_z
+    for i in prange(len(z)):
+        if target[i] == ignore_index:
+            loss[i] = L[i] = 0
+        else:
+            loss[i], L[i] = _forward_row(z[i], target[i], label_smoothing)
 
 
-@njit([_backward(float32), _backward(float64)], parallel=True, cache=True)
+@njit([_backward(float32), _backward(float64)], parallel=True, cache=True, error_model="numpy")
 def backward_rows(z, target, L, w, ignore_index, label_smoothing, dz):
-    N, V = z.shape
-    everywhere = z.dtype.type(label_smoothing / V)
-    hit = z.dtype.type(1 - label_smoothing)
-    for i in prange(N):
-        t = target[i]
-        if t == ignore_index:
-            for c in range(V):
-                dz[i, c] = 0
-            continue
-        z_t = z[i, t]
-        for c in range(V):
-            dz[i, c] = w[i] * (np.exp(z[i, c] - L[i]) - everywhere)
-        dz[i, t] = w[i] * (np.exp(z_t - L[i]) - hit - everywhere)
+    for i in prange(len(z)):
+        if target[i] == ignore_index:
+            dz[i] = 0
+        else:
+            _backward_row(z[i], target[i], L[i], w[i], label_smoothing, dz[i])

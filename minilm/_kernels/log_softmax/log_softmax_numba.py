@@ -6,41 +6,45 @@ The mathematics and the names are those of log_softmax.py.
 import numpy as np
 from numba import float32, float64, njit, prange, types, void
 
+from ..vecmath_numba import EXACT, exp, exponentials, largest, total
+
 
 def _signature(real, reads):
     read, write = types.Array(real, 2, "C", readonly=True), types.Array(real, 2, "C")
     return void(*[read] * reads, write)
 
 
+@njit(**EXACT)
+def _forward_row(x, y):
+    top = largest(x)
+    if top == -np.inf:
+        top = x.dtype.type(0)
+    sum = exponentials(x, top)
+    log_sum = x.dtype.type(np.log(sum if sum != 0 else 1.0))
+    for c in range(len(x)):
+        y[c] = x[c] - top - log_sum
+
+
+@njit(**EXACT)
+def _backward_row(dy, y, dx):
+    sum = y.dtype.type(total(dy))
+    hidden = 0
+    while hidden < len(y) and y[hidden] == -np.inf:
+        hidden += 1
+    if hidden == len(y):
+        dx[:] = 0
+        return
+    for c in range(len(y)):
+        dx[c] = dy[c] - exp(y[c]) * sum
+
+
 @njit([_signature(float32, 1), _signature(float64, 1)], parallel=True, cache=True)
 def forward_rows(x, y):
-    N, C = x.shape
-    for i in prange(N):
-        top = x.dtype.type(-np.inf)
-        for c in range(C):
-            top = x[i, c] if x[i, c] > top else top
-        if top == -np.inf:
-            top = x.dtype.type(0)
-        total = 0.0
-        for c in range(C):
-            total += np.exp(x[i, c] - top)
-        log_total = x.dtype.type(np.log(total if total != 0 else 1.0))
-        for c in range(C):
-            y[i, c] = x[i, c] - top - log_total
+    for i in prange(len(x)):
+        _forward_row(x[i], y[i])
 
 
 @njit([_signature(float32, 2), _signature(float64, 2)], parallel=True, cache=True)
 def backward_rows(dy, y, dx):
-    N, C = y.shape
-    for i in prange(N):
-        sum_dy = 0.0
-        for c in range(C):
-            sum_dy += dy[i, c]
-        total = y.dtype.type(sum_dy)
-        hidden = 0
-        while hidden < C and y[i, hidden] == -np.inf:
-            hidden += 1
-        for c in range(C):
-            dx[i, c] = 0
-        for c in range(C if hidden < C else 0):
-            dx[i, c] = dy[i, c] - np.exp(y[i, c]) * total
+    for i in prange(len(y)):
+        _backward_row(dy[i], y[i], dx[i])

@@ -6,30 +6,44 @@ The mathematics and the names are those of rms_norm.py.
 import numpy as np
 from numba import njit, prange
 
+from ..vecmath_numba import EXACT, SUM, dot
+
+
+@njit(**SUM)
+def _sum_gn(dy, x, w):
+    """Σ g n, but for the factor r."""
+    sum = x.dtype.type(0)
+    for c in range(len(x)):
+        sum += dy[c] * w[c] * x[c]
+    return sum
+
+
+@njit(**EXACT)
+def _forward_row(x, w, eps, y):
+    r = x.dtype.type(1 / np.sqrt(dot(x, x) / len(x) + eps))
+    for c in range(len(x)):
+        y[c] = x[c] * r * w[c]
+    return r
+
+
+@njit(**EXACT)
+def _backward_row(dy, x, w, r, dx, dw):
+    mean_gn = _sum_gn(dy, x, w) * r / x.dtype.type(len(x))
+    for c in range(len(x)):
+        dw[c] += dy[c] * (x[c] * r)
+    for c in range(len(x)):
+        dx[c] = r * (dy[c] * w[c] - x[c] * r * mean_gn)
+
 
 @njit(parallel=True, cache=True)
 def forward_rows(x, w, eps, y, r):
-    N, C = x.shape
-    for i in prange(N):
-        total = 0.0
-        for c in range(C):
-            total += x[i, c] * x[i, c]
-        r[i] = 1 / np.sqrt(total / C + eps)
-        for c in range(C):
-            y[i, c] = x[i, c] * r[i] * w[c]
+    for i in prange(len(x)):
+        r[i] = _forward_row(x[i], w, eps, y[i])
 
 
 @njit(parallel=True, cache=True)
 def backward_rows(dy, x, w, r, dx, dw):
-    N, C = x.shape
-    chunks = len(dw)
+    N, chunks = len(x), len(dw)
     for k in prange(chunks):
-        for i in range(k * N // chunks, (k + 1) * N // chunks):
-            sum_gn = 0.0
-            for c in range(C):
-                n = x[i, c] * r[i]
-                sum_gn += dy[i, c] * w[c] * n
-                dw[k, c] += dy[i, c] * n
-            mean_gn = dx.dtype.type(sum_gn / C)
-            for c in range(C):
-                dx[i, c] = r[i] * (dy[i, c] * w[c] - x[i, c] * r[i] * mean_gn)
+        for i in range(np.int64(k) * N // chunks, np.int64(k + 1) * N // chunks):
+            _backward_row(dy[i], x[i], w, r[i], dx[i], dw[k])

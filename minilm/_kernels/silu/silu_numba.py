@@ -1,4 +1,4 @@
-"""The loops of silu, for Numba: one element at a time, no temporary array.
+"""The loops of silu, for Numba.
 
 The mathematics and the names are those of silu.py.  Constants take the array's type, or float32 would be computed in
 float64.
@@ -7,22 +7,37 @@ float64.
 import numpy as np
 from numba import njit, prange
 
+from ..vecmath_numba import BLOCK, EXACT, exp
 from .silu import LARGE
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def forward(x, y):
+@njit(**EXACT)
+def _forward(x, y):
     real = x.dtype.type
-    for i in prange(len(x)):
-        y[i] = max(x[i], real(-LARGE)) / (real(1) + np.exp(-x[i]))
+    for i in range(len(x)):
+        y[i] = max(x[i], real(-LARGE)) / (real(1) + exp(-x[i]))
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
-def backward(dy, x, dx):
+@njit(**EXACT)
+def _backward(dy, x, dx):
     real = x.dtype.type
-    for i in prange(len(x)):
+    for i in range(len(x)):
         h = min(max(x[i], real(-LARGE)), real(LARGE))
-        e = np.exp(-abs(h))
+        e = exp(-abs(h))
         r = real(1) / (real(1) + e)
         σ, τ = (r, e * r) if h > 0 else (e * r, r)  # τ = 1 - σ
         dx[i] = dy[i] * (σ * (real(1) + h * τ))
+
+
+@njit(parallel=True, cache=True)
+def forward(x, y):
+    for k in prange((len(x) + BLOCK - 1) // BLOCK):
+        of = slice(np.int64(k) * BLOCK, np.int64(k + 1) * BLOCK)
+        _forward(x[of], y[of])
+
+
+@njit(parallel=True, cache=True)
+def backward(dy, x, dx):
+    for k in prange((len(x) + BLOCK - 1) // BLOCK):
+        of = slice(np.int64(k) * BLOCK, np.int64(k + 1) * BLOCK)
+        _backward(dy[of], x[of], dx[of])

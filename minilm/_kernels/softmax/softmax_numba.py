@@ -6,37 +6,51 @@ The mathematics and the names are those of softmax.py.
 import numpy as np
 from numba import float32, float64, njit, prange, types, void
 
+from ..vecmath_numba import EXACT, PART, SUM, dot, exp, largest
+
 
 def _signature(real, reads):
     read, write = types.Array(real, 2, "C", readonly=True), types.Array(real, 2, "C")
     return void(*[read] * reads, write)
 
 
+@njit(**SUM)
+def _exponentials(x, top, y):
+    """y = exp(x - top), and their sum."""
+    total = x.dtype.type(0)
+    for c in range(len(x)):
+        e = exp(x[c] - top)
+        y[c] = e
+        total += e
+    return total
+
+
+@njit(**EXACT)
+def _forward_row(x, y):
+    top, total = largest(x), 0.0
+    if top == -np.inf:
+        top = x.dtype.type(0)
+    for c in range(0, len(x), PART):
+        total += _exponentials(x[c : c + PART], top, y[c : c + PART])
+    scale = x.dtype.type(1 / total if total != 0 else 0)
+    for c in range(len(y)):
+        y[c] *= scale
+
+
+@njit(**EXACT)
+def _backward_row(dy, y, dx):
+    mean = y.dtype.type(dot(dy, y))
+    for c in range(len(y)):
+        dx[c] = y[c] * (dy[c] - mean)
+
+
 @njit([_signature(float32, 1), _signature(float64, 1)], parallel=True, cache=True)
 def forward_rows(x, y):
-    N, C = x.shape
-    for i in prange(N):
-        top = x.dtype.type(-np.inf)
-        for c in range(C):
-            top = x[i, c] if x[i, c] > top else top
-        if top == -np.inf:
-            top = x.dtype.type(0)
-        total = 0.0
-        for c in range(C):
-            y[i, c] = np.exp(x[i, c] - top)
-            total += y[i, c]
-        scale = x.dtype.type(1 / total if total != 0 else 0)
-        for c in range(C):
-            y[i, c] *= scale
+    for i in prange(len(x)):
+        _forward_row(x[i], y[i])
 
 
 @njit([_signature(float32, 2), _signature(float64, 2)], parallel=True, cache=True)
 def backward_rows(dy, y, dx):
-    N, C = y.shape
-    for i in prange(N):
-        total = 0.0
-        for c in range(C):
-            total += dy[i, c] * y[i, c]
-        mean = y.dtype.type(total)
-        for c in range(C):
-            dx[i, c] = y[i, c] * (dy[i, c] - mean)
+    for i in prange(len(y)):
+        _backward_row(dy[i], y[i], dx[i])
