@@ -1,18 +1,24 @@
-"""The loops of attention, for Numba: one query at a time, whose scores are one row that stays in the cache.
+"""The loops of attention, for Numba: four queries of a head at a time, whose scores are four rows that stay in the cache.
 
 The mathematics and the names are those of attention.py.  A row of ``pieces`` is t0, t1, s0, s1, offset, as
-layout.pieces makes it.  The keys and values that a piece sees are copied once, transposed where the scores need
-them so, and every inner loop runs along contiguous rows, four at a time to read and write the sum less often.
+layout.pieces makes it; the keys that a query sees are begin ... begin + n - 1, those that four see together are
+lo ... hi - 1.  No key or value is copied or transposed: scores are products along D of a key with four queries, every
+other product adds rows, and a row that was read is used four times.
+
+What belongs to the channels of four queries is one array (panels, 4, WIDE): the distance of its rows is known when the
+loops are compiled, or each would ask first whether they overlap.
 """
 
 import numpy as np
 from numba import boolean, float32, float64, int64, njit, prange, types, uint64, void
 
 from ..random_numba import HALF, LOW, philox
+from ..vecmath_numba import EXACT, PART, SUM, contiguous, dot, exp, largest
 
 PIECES = types.Array(int64, 2, "C", readonly=True)
 STATIC = PIECES, float64, boolean, int64, uint64, float64, uint64  # scale, causal, window, threshold, kept, seed
 QUERIES = 256  # of one piece of the forward
+WIDE = 128  # channels of a panel
 
 
 def _read(real):
@@ -27,145 +33,252 @@ def _backward(real):
     return void(*[_read(real)] * 6, types.Array(real, 3, "C"), *STATIC, *[real[:, :, :, :]] * 3, real[:, :, :, ::1])
 
 
-@njit(cache=True, error_model="numpy")
-def _accumulate(a, n, b, i0, j0, width, sum):
-    """sum_j += Σ_i a_i b_(i0 + i, j0 + j) over n rows, for j < ``width``.
-
-    Loops count from 0 everywhere, or Numba would ask of every index whether it is negative.
-    """
-    b, j1 = b[i0:], j0 + width
-    i = 0
-    while i + 4 <= n:
-        a0, a1, a2, a3 = a[i], a[i + 1], a[i + 2], a[i + 3]
-        b0, b1, b2, b3 = b[i, j0:j1], b[i + 1, j0:j1], b[i + 2, j0:j1], b[i + 3, j0:j1]
-        for j in range(width):
-            sum[j] += a0 * b0[j] + a1 * b1[j] + a2 * b2[j] + a3 * b3[j]
-        i += 4
-    while i < n:
-        b0 = b[i, j0:j1]
-        for j in range(width):
-            sum[j] += a[i] * b0[j]
-        i += 1
+@njit
+def _panels(D, like):
+    return np.zeros((D + WIDE - 1) // WIDE * 4 * WIDE, like.dtype)
 
 
-@njit(cache=True, error_model="numpy")
-def _draw(head, t, s0, n, threshold, kept, seed, keep):
-    """keep_s = 1 / (1 - p) or 0, for the n keys from s0 on."""
+@njit(**EXACT)
+def _load(x, t, queries, scale, panels):  # (T, D)
+    """Rows t ... of x, times ``scale``, into the panels; zeros for the queries that there are not."""
+    panels[:] = 0
+    for q in range(queries):
+        row = contiguous(x[t + q])
+        for d0 in range(0, len(row), WIDE):
+            part, to = row[d0 : d0 + WIDE], panels[(4 * (d0 // WIDE) + q) * WIDE :]
+            for d in range(len(part)):
+                to[d] = part[d] * scale
+
+
+@njit(**EXACT)
+def _store(panels, t, queries, scale, x):  # (T, D)
+    for q in range(queries):
+        row = contiguous(x[t + q])
+        for d0 in range(0, len(row), WIDE):
+            part, of = row[d0 : d0 + WIDE], panels[(4 * (d0 // WIDE) + q) * WIDE :]
+            for d in range(len(part)):
+                part[d] = of[d] * scale[q]
+
+
+@njit(**SUM)
+def _dot4(q, row):
+    """The products of a row with four others."""
+    sum0 = sum1 = sum2 = sum3 = row.dtype.type(0)
+    for d in range(len(row)):
+        sum0 += q[d] * row[d]
+        sum1 += q[d + WIDE] * row[d]
+        sum2 += q[d + 2 * WIDE] * row[d]
+        sum3 += q[d + 3 * WIDE] * row[d]
+    return sum0, sum1, sum2, sum3
+
+
+@njit(**EXACT)
+def _add_dots(panels, rows, lo, n, A):  # (S, D), (4, n)
+    """A_qs += ⟨q, row_s⟩."""
+    A0, A1, A2, A3 = A[0], A[1], A[2], A[3]
+    for d0 in range(0, rows.shape[1], WIDE):
+        q = panels[4 * d0 : 4 * (d0 + WIDE)]
+        for s in range(n):
+            sum0, sum1, sum2, sum3 = _dot4(q, contiguous(rows[lo + s])[d0 : d0 + WIDE])
+            A0[s] += sum0
+            A1[s] += sum1
+            A2[s] += sum2
+            A3[s] += sum3
+
+
+@njit(**EXACT)
+def _gather(A, n, rows, lo, panels):  # (4, n), (S, D)
+    """q += Σ_s A_qs row_s."""
+    A0, A1, A2, A3 = A[0], A[1], A[2], A[3]
+    for d0 in range(0, rows.shape[1], WIDE):
+        q, d1 = panels[4 * d0 : 4 * (d0 + WIDE)], min(d0 + WIDE, rows.shape[1])
+        s = 0
+        while s + 4 <= n:
+            row0, row1 = contiguous(rows[lo + s])[d0:d1], contiguous(rows[lo + s + 1])[d0:d1]
+            row2, row3 = contiguous(rows[lo + s + 2])[d0:d1], contiguous(rows[lo + s + 3])[d0:d1]
+            a0, a1, a2, a3 = A0[s : s + 4], A1[s : s + 4], A2[s : s + 4], A3[s : s + 4]
+            a00, a01, a02, a03 = a0[0], a0[1], a0[2], a0[3]
+            a10, a11, a12, a13 = a1[0], a1[1], a1[2], a1[3]
+            a20, a21, a22, a23 = a2[0], a2[1], a2[2], a2[3]
+            a30, a31, a32, a33 = a3[0], a3[1], a3[2], a3[3]
+            for d in range(d1 - d0):
+                x0, x1, x2, x3 = row0[d], row1[d], row2[d], row3[d]
+                q[d] += a00 * x0 + a01 * x1 + a02 * x2 + a03 * x3
+                q[d + WIDE] += a10 * x0 + a11 * x1 + a12 * x2 + a13 * x3
+                q[d + 2 * WIDE] += a20 * x0 + a21 * x1 + a22 * x2 + a23 * x3
+                q[d + 3 * WIDE] += a30 * x0 + a31 * x1 + a32 * x2 + a33 * x3
+            s += 4
+        while s < n:
+            row, a0, a1, a2, a3 = contiguous(rows[lo + s])[d0:d1], A0[s], A1[s], A2[s], A3[s]
+            for d in range(d1 - d0):
+                q[d] += a0 * row[d]
+                q[d + WIDE] += a1 * row[d]
+                q[d + 2 * WIDE] += a2 * row[d]
+                q[d + 3 * WIDE] += a3 * row[d]
+            s += 1
+
+
+@njit(**EXACT)
+def _spread(A, n, panels, rows, lo):  # (4, n), (S, D)
+    """row_s += Σ_q A_qs q."""
+    A0, A1, A2, A3 = A[0], A[1], A[2], A[3]
+    for d0 in range(0, rows.shape[1], WIDE):
+        q = panels[4 * d0 : 4 * (d0 + WIDE)]
+        for s in range(n):
+            row, a0, a1, a2, a3 = contiguous(rows[lo + s])[d0 : d0 + WIDE], A0[s], A1[s], A2[s], A3[s]
+            for d in range(len(row)):
+                row[d] += a0 * q[d] + a1 * q[d + WIDE] + a2 * q[d + 2 * WIDE] + a3 * q[d + 3 * WIDE]
+
+
+@njit(**SUM)
+def _exponentials(A, top):
+    """A = exp(A - top), and their sum."""
+    total = top - top
+    for s in range(len(A)):
+        A[s] = exp(A[s] - top)
+        total += A[s]
+    return total
+
+
+@njit(**EXACT)
+def _gradient(A, dR, keep, lse, delta):
+    """R in the place of A and dA in the place of dR."""
+    for s in range(len(A)):
+        P = exp(A[s] - lse)
+        R = P * keep[s]
+        A[s], dR[s] = R, R * dR[s] - P * delta
+
+
+@njit
+def _draw(head, t, s0, threshold, kept, seed, keep):
+    """keep_s = 1 / (1 - p) or 0, for the keys from s0 on."""
+    n = len(keep)
     for block in range(s0 // 4, (s0 + n + 3) // 4):
         words = philox(np.uint64(block), np.uint64(t), np.uint64(head), np.uint64(1), seed & LOW, seed >> HALF)
         for s in range(max(4 * block, s0), min(4 * block + 4, s0 + n)):
             keep[s - s0] = kept if words[s % 4] >= threshold else keep.dtype.type(0)
 
 
-@njit(cache=True, error_model="numpy")
+@njit
 def _seen(t, s0, s1, offset, causal, window):
-    """The first key that query t of a piece sees, and how many it sees."""
+    """The first key that query t of a piece sees, and the one after the last."""
     begin = max(s0, t + offset - window + 1)
-    return begin, max((min(s1, t + 1 + offset) if causal else s1) - begin, 0)
+    return begin, max(min(s1, t + 1 + offset) if causal else s1, begin)
+
+
+@njit
+def _start(bias, t, queries, lo, n, A):
+    """The scores before the products: the bias, or 0."""
+    for q in range(4):
+        row = A[q, :n]
+        row[:] = 0
+        if q < queries and bias.size > 0:
+            for s in range(n):
+                row[s] = bias[t + q, lo + s]
+
+
+@njit
+def _hide(row, lo, begin, end):
+    for s in range(begin - lo):
+        row[s] = -np.inf
+    for s in range(end - lo, len(row)):
+        row[s] = -np.inf
+
+
+@njit(**EXACT)
+def _forward_piece(head, q, k, v, bias, piece, scale, causal, window, threshold, kept, seed, o, lse):
+    t0, t1, s0, s1, offset = piece
+    real = q.dtype.type
+    Q, O, A = _panels(q.shape[1], q), _panels(v.shape[1], q), np.empty((4, s1 - s0), q.dtype)
+    keep, factor = np.empty(s1 - s0, q.dtype), np.zeros(4, q.dtype)
+    for t in range(t0, t1, 4):
+        queries = min(4, t1 - t)
+        lo = _seen(t, s0, s1, offset, causal, window)[0]
+        n = max(_seen(t + queries - 1, s0, s1, offset, causal, window)[1] - lo, 0)
+        _load(q, t, queries, real(scale), Q)
+        _start(bias, t, queries, lo, n, A)
+        _add_dots(Q, k, lo, n, A)
+        for i in range(queries):
+            row = A[i, :n]
+            begin, end = _seen(t + i, s0, s1, offset, causal, window)
+            _hide(row, lo, begin, end)
+            top, total = real(-np.inf), 0.0
+            if n > 0:
+                top = largest(row)
+            if top == -np.inf:
+                top = real(0)
+            for s in range(0, n, PART):
+                total += _exponentials(row[s : s + PART], top)
+            lse[t + i] = top + np.log(total) if total != 0 else np.inf  # inf makes P zero in the backward
+            factor[i] = 1 / total if total != 0 else 0
+            if threshold > 0:
+                _draw(head, t + i, lo, threshold, real(kept), seed, keep[:n])
+                for s in range(n):
+                    row[s] *= keep[s]
+        O[:] = 0
+        _gather(A, n, v, lo, O)
+        _store(O, t, queries, factor, o)
+
+
+@njit(**EXACT)
+def _backward_piece(head, do, q, k, v, bias, o, lse, piece, scale, causal, window, threshold, kept, seed, dq, dk, dv, dA):
+    t0, t1, s0, s1, offset = piece
+    real = q.dtype.type
+    Q, dQ, dO = _panels(q.shape[1], q), _panels(q.shape[1], q), _panels(v.shape[1], q)
+    A, dR = np.empty((4, s1 - s0), q.dtype), np.empty((4, s1 - s0), q.dtype)
+    keep, factor = np.ones(s1 - s0, q.dtype), np.full(4, scale).astype(q.dtype)
+    for t in range(t0, t1, 4):
+        queries = min(4, t1 - t)
+        lo = _seen(t, s0, s1, offset, causal, window)[0]
+        n = max(_seen(t + queries - 1, s0, s1, offset, causal, window)[1] - lo, 0)
+        _load(q, t, queries, real(scale), Q)
+        _load(do, t, queries, real(1), dO)
+        _start(bias, t, queries, lo, n, A)
+        dR[:, :n] = 0
+        _add_dots(Q, k, lo, n, A)
+        _add_dots(dO, v, lo, n, dR)
+        for i in range(queries):
+            begin, end = _seen(t + i, s0, s1, offset, causal, window)
+            _hide(A[i, :n], lo, begin, end)
+            if threshold > 0:
+                _draw(head, t + i, lo, threshold, real(kept), seed, keep[:n])
+            delta = real(dot(contiguous(do[t + i]), contiguous(o[t + i])))
+            _gradient(A[i, :n], dR[i, :n], keep, lse[t + i], delta)
+            if dA.size > 0:
+                dA[t + i, lo : lo + n] = dR[i, :n]
+        for i in range(queries, 4):
+            A[i, :n] = dR[i, :n] = 0
+        if dv.size > 0:
+            _spread(A, n, dO, dv, lo)
+        if dk.size > 0:
+            _spread(dR, n, Q, dk, lo)
+        if dq.size > 0:
+            dQ[:] = 0
+            _gather(dR, n, k, lo, dQ)
+            _store(dQ, t, queries, factor, dq)
 
 
 @njit([_forward(float32), _forward(float64)], parallel=True, cache=True, error_model="numpy")
 def forward(q, k, v, bias, pieces, scale, causal, window, threshold, kept, seed, o, lse):
-    H, D, Dv, real = q.shape[1], q.shape[3], v.shape[3], q.dtype.type
-    shared = H // max(k.shape[1], 1)
+    H, shared = q.shape[1], q.shape[1] // max(k.shape[1], 1)
     for w in prange(q.shape[0] * H * len(pieces)):
         head = np.int64(w) // len(pieces)  # prange counts in uint64, which would turn every index into one
         b, h, g = head // H, head % H, head % H // shared
-        t0, t1, s0, s1, offset = pieces[np.int64(w) % len(pieces)]
-        first, _ = _seen(t0, s0, s1, offset, causal, window)  # the keys that the piece sees begin here,
-        last, n = _seen(t1 - 1, s0, s1, offset, causal, window)
-        S = max(last + n - first, 0)  # and are so many
-        kT, vc = np.empty((D, S), q.dtype), np.empty((S, Dv), q.dtype)
-        qt, A, ot, keep = np.empty(D, q.dtype), np.empty(S, q.dtype), np.empty(Dv, q.dtype), np.empty(S, q.dtype)
-        for s in range(S):
-            for d in range(D):
-                kT[d, s] = k[b, g, first + s, d]
-            for d in range(Dv):
-                vc[s, d] = v[b, g, first + s, d]
-        for t in range(t0, t1):
-            begin, n = _seen(t, s0, s1, offset, causal, window)
-            m = begin - first
-            for d in range(D):
-                qt[d] = q[b, h, t, d] * real(scale)
-            for s in range(n):
-                A[s] = bias[b, h, t, begin + s] if bias.shape[0] > 0 else real(0)
-            for d in range(Dv):
-                ot[d] = 0
-            _accumulate(qt, D, kT, 0, m, n, A)
-            top = real(-np.inf)
-            for s in range(n):
-                top = A[s] if A[s] > top else top
-            top = real(0) if top == -np.inf else top
-            total = 0.0
-            for s in range(n):
-                A[s] = np.exp(A[s] - top)
-                total += A[s]
-            lse[b, h, t] = top + np.log(total) if total != 0 else np.inf  # inf makes P zero in the backward
-            if threshold > 0:
-                _draw(head, t, begin, n, threshold, real(kept), seed, keep)
-                for s in range(n):
-                    A[s] *= keep[s]
-            _accumulate(A, n, vc, m, 0, Dv, ot)
-            for d in range(Dv):
-                o[b, h, t, d] = ot[d] / real(total if total != 0 else 1.0)
+        piece = pieces[np.int64(w) % len(pieces)]
+        static = scale, causal, window, threshold, kept, seed
+        _forward_piece(head, q[b, h], k[b, g], v[b, g], bias[b, h], piece, *static, o[b, h], lse[b, h])
 
 
 @njit([_backward(float32), _backward(float64)], parallel=True, cache=True, error_model="numpy")
 def backward(do, q, k, v, bias, o, lse, pieces, scale, causal, window, threshold, kept, seed, dq, dk, dv, dA):
-    H, D = q.shape[1], q.shape[3]
-    G, Dv, real = k.shape[1], v.shape[3], q.dtype.type
+    H, G = q.shape[1], k.shape[1]
     for w in prange(q.shape[0] * G * len(pieces)):
-        head = np.int64(w) // len(pieces)
+        head, piece = np.int64(w) // len(pieces), pieces[np.int64(w) % len(pieces)]
         b, g = head // G, head % G
-        t0, t1, s0, s1, offset = pieces[np.int64(w) % len(pieces)]
-        S = s1 - s0
-        kc, kT, dkc = np.empty((S, D), q.dtype), np.empty((D, S), q.dtype), np.empty((S, D), q.dtype)
-        vT, dvc = np.empty((Dv, S), q.dtype), np.empty((S, Dv), q.dtype)
-        qt, dqt, dot = np.empty(D, q.dtype), np.empty(D, q.dtype), np.empty(Dv, q.dtype)
-        A, dR, keep = np.empty(S, q.dtype), np.empty(S, q.dtype), np.empty(S, q.dtype)
-        for s in range(S):
-            for d in range(D):
-                kc[s, d] = kT[d, s] = k[b, g, s0 + s, d]
-                dkc[s, d] = 0
-            for d in range(Dv):
-                vT[d, s] = v[b, g, s0 + s, d]
-                dvc[s, d] = 0
+        dk[b, g, piece[2] : piece[3]] = 0
+        dv[b, g, piece[2] : piece[3]] = 0
         for h in range(g * (H // G), (g + 1) * (H // G)):
-            for t in range(t0, t1):
-                begin, n = _seen(t, s0, s1, offset, causal, window)
-                m = begin - s0
-                delta = 0.0
-                for d in range(Dv):
-                    dot[d] = do[b, h, t, d]
-                    delta += dot[d] * o[b, h, t, d]
-                for d in range(D):
-                    qt[d] = q[b, h, t, d] * real(scale)
-                    dqt[d] = 0
-                for s in range(n):
-                    A[s] = bias[b, h, t, begin + s] if bias.shape[0] > 0 else real(0)
-                    dR[s] = 0
-                    keep[s] = 1
-                _accumulate(qt, D, kT, 0, m, n, A)
-                _accumulate(dot, Dv, vT, 0, m, n, dR)
-                if threshold > 0:
-                    _draw(b * H + h, t, begin, n, threshold, real(kept), seed, keep)
-                for s in range(n):
-                    P = np.exp(A[s] - lse[b, h, t])
-                    R = P * keep[s]
-                    dR[s] = R * dR[s] - P * real(delta)  # dA
-                    dvs, dks = dvc[m + s], dkc[m + s]
-                    for d in range(dv.shape[3]):
-                        dvs[d] += R * dot[d]
-                    for d in range(dk.shape[3]):
-                        dks[d] += dR[s] * qt[d]
-                _accumulate(dR, n, kc, m, 0, D, dqt)
-                if dA.shape[3] > 0:
-                    for s in range(n):
-                        dA[b, h, t, begin + s] = dR[s]
-                for d in range(dq.shape[3]):
-                    dq[b, h, t, d] = dqt[d] * real(scale)
-        for s in range(S):
-            for d in range(dk.shape[3]):
-                dk[b, g, s0 + s, d] = dkc[s, d]
-            for d in range(dv.shape[3]):
-                dv[b, g, s0 + s, d] = dvc[s, d]
+            arrays = do[b, h], q[b, h], k[b, g], v[b, g], bias[b, h], o[b, h], lse[b, h]
+            static = scale, causal, window, threshold, kept, seed
+            grads = dq[b, h], dk[b, g], dv[b, g], dA[b, h]
+            _backward_piece(b * H + h, *arrays, piece, *static, *grads)
