@@ -1,9 +1,9 @@
-"""The loops of attention, for Numba: four queries of a head at a time, whose scores are four rows that stay in the cache.
+"""The loops of attention, for Numba: four queries of a head at a time, whose scores are rows that stay in the cache.
 
 The mathematics and the names are those of attention.py.  A row of ``pieces`` is t0, t1, s0, s1, offset, as
 layout.pieces makes it; the keys that a query sees are begin ... begin + n - 1, those that four see together are
-lo ... hi - 1.  No key or value is copied or transposed: scores are products along D of a key with four queries, every
-other product adds rows, and a row that was read is used four times.
+lo ... lo + n - 1.  Every product adds rows, four to four, so that what was read is used four times: for the scores
+these are rows of the transposed keys, a copy, but where queries are few, products along D.
 
 What belongs to the channels of four queries is one array (panels, 4, WIDE): the distance of its rows is known when the
 loops are compiled, or each would ask first whether they overlap.
@@ -12,13 +12,14 @@ loops are compiled, or each would ask first whether they overlap.
 import numpy as np
 from numba import boolean, float32, float64, int64, njit, prange, types, uint64, void
 
-from ..random_numba import HALF, LOW, philox
+from ..random_numba import draw
 from ..vecmath_numba import EXACT, PART, SUM, contiguous, dot, exp, largest
 
 PIECES = types.Array(int64, 2, "C", readonly=True)
 STATIC = PIECES, float64, boolean, int64, uint64, float64, uint64  # scale, causal, window, threshold, kept, seed
 QUERIES = 256  # of one piece of the forward
 WIDE = 128  # channels of a panel
+MANY = 8  # queries for which a transposed copy of the keys is worth it
 
 
 def _read(real):
@@ -31,6 +32,10 @@ def _forward(real):
 
 def _backward(real):
     return void(*[_read(real)] * 6, types.Array(real, 3, "C"), *STATIC, *[real[:, :, :, :]] * 3, real[:, :, :, ::1])
+
+
+def _gather_of(real):
+    return void(real[:, ::1], int64, types.Array(real, 2, "A", readonly=True), int64, real[::1])
 
 
 @njit
@@ -86,7 +91,7 @@ def _add_dots(panels, rows, lo, n, A):  # (S, D), (4, n)
             A3[s] += sum3
 
 
-@njit(**EXACT)
+@njit([_gather_of(float32), _gather_of(float64)], cache=True, **EXACT)
 def _gather(A, n, rows, lo, panels):  # (4, n), (S, D)
     """q += Σ_s A_qs row_s."""
     A0, A1, A2, A3 = A[0], A[1], A[2], A[3]
@@ -118,6 +123,32 @@ def _gather(A, n, rows, lo, panels):  # (4, n), (S, D)
             s += 1
 
 
+@njit
+def _transposed(rows, lo, hi):  # (S, D) -> (D, hi - lo)
+    """Rows lo ... hi - 1 as columns, sixteen at a time: a line of the cache, or the strides of both are in its way."""
+    turned = np.empty((rows.shape[1], hi - lo), rows.dtype)
+    for s0 in range(0, hi - lo, 16):
+        for d in range(rows.shape[1]):
+            for s in range(s0, min(s0 + 16, hi - lo)):
+                turned[d, s] = rows[lo + s, d]
+    return turned
+
+
+@njit(**EXACT)
+def _add_products(panels, columns, lo, n, sums, A):  # (D, S), (4, n)
+    """A_qs += ⟨q, column_s⟩, as sums of the rows of ``columns``."""
+    D = len(columns)
+    sums[:] = 0
+    for d0 in range(0, D, WIDE):
+        q = panels[4 * d0 : 4 * (d0 + WIDE)].reshape(4, WIDE)
+        _gather(q, min(WIDE, D - d0), columns[d0:, lo : lo + n], 0, sums)
+    for s0 in range(0, n, WIDE):
+        for i in range(4):
+            to, part = A[i, s0 : min(s0 + WIDE, n)], sums[4 * s0 + i * WIDE :]
+            for s in range(len(to)):
+                to[s] += part[s]
+
+
 @njit(**EXACT)
 def _spread(A, n, panels, rows, lo):  # (4, n), (S, D)
     """row_s += Σ_q A_qs q."""
@@ -140,6 +171,12 @@ def _exponentials(A, top):
     return total
 
 
+@njit
+def _scale(A, keep):
+    for s in range(len(A)):
+        A[s] *= keep[s]
+
+
 @njit(**EXACT)
 def _gradient(A, dR, keep, lse, delta):
     """R in the place of A and dA in the place of dR."""
@@ -147,16 +184,6 @@ def _gradient(A, dR, keep, lse, delta):
         P = exp(A[s] - lse)
         R = P * keep[s]
         A[s], dR[s] = R, R * dR[s] - P * delta
-
-
-@njit
-def _draw(head, t, s0, threshold, kept, seed, keep):
-    """keep_s = 1 / (1 - p) or 0, for the keys from s0 on."""
-    n = len(keep)
-    for block in range(s0 // 4, (s0 + n + 3) // 4):
-        words = philox(np.uint64(block), np.uint64(t), np.uint64(head), np.uint64(1), seed & LOW, seed >> HALF)
-        for s in range(max(4 * block, s0), min(4 * block + 4, s0 + n)):
-            keep[s - s0] = kept if words[s % 4] >= threshold else keep.dtype.type(0)
 
 
 @njit
@@ -190,14 +217,21 @@ def _forward_piece(head, q, k, v, bias, piece, scale, causal, window, threshold,
     t0, t1, s0, s1, offset = piece
     real = q.dtype.type
     Q, O, A = _panels(q.shape[1], q), _panels(v.shape[1], q), np.empty((4, s1 - s0), q.dtype)
-    keep, factor = np.empty(s1 - s0, q.dtype), np.zeros(4, q.dtype)
+    keep, factor = np.empty(s1 - s0 + 3, q.dtype), np.zeros(4, q.dtype)
+    first = _seen(t0, s0, s1, offset, causal, window)[0]
+    last = max(_seen(t1 - 1, s0, s1, offset, causal, window)[1], first)
+    many = t1 - t0 >= MANY
+    kT, sums = _transposed(k, first, last if many else first), _panels(last - first if many else 0, q)
     for t in range(t0, t1, 4):
         queries = min(4, t1 - t)
         lo = _seen(t, s0, s1, offset, causal, window)[0]
         n = max(_seen(t + queries - 1, s0, s1, offset, causal, window)[1] - lo, 0)
         _load(q, t, queries, real(scale), Q)
         _start(bias, t, queries, lo, n, A)
-        _add_dots(Q, k, lo, n, A)
+        if many:
+            _add_products(Q, kT, lo - first, n, sums, A)
+        else:
+            _add_dots(Q, k, lo, n, A)
         for i in range(queries):
             row = A[i, :n]
             begin, end = _seen(t + i, s0, s1, offset, causal, window)
@@ -212,21 +246,24 @@ def _forward_piece(head, q, k, v, bias, piece, scale, causal, window, threshold,
             lse[t + i] = top + np.log(total) if total != 0 else np.inf  # inf makes P zero in the backward
             factor[i] = 1 / total if total != 0 else 0
             if threshold > 0:
-                _draw(head, t + i, lo, threshold, real(kept), seed, keep[:n])
-                for s in range(n):
-                    row[s] *= keep[s]
+                draw(lo // 4, t + i, head, 1, seed, threshold, real(kept), keep[: lo % 4 + n])
+                _scale(row, keep[lo % 4 :])
         O[:] = 0
         _gather(A, n, v, lo, O)
         _store(O, t, queries, factor, o)
 
 
 @njit(**EXACT)
-def _backward_piece(head, do, q, k, v, bias, o, lse, piece, scale, causal, window, threshold, kept, seed, dq, dk, dv, dA):
+def _backward_piece(
+    head, do, q, k, v, bias, o, lse, piece, scale, causal, window, threshold, kept, seed, dq, dk, dv, dA
+):
     t0, t1, s0, s1, offset = piece
     real = q.dtype.type
     Q, dQ, dO = _panels(q.shape[1], q), _panels(q.shape[1], q), _panels(v.shape[1], q)
     A, dR = np.empty((4, s1 - s0), q.dtype), np.empty((4, s1 - s0), q.dtype)
-    keep, factor = np.ones(s1 - s0, q.dtype), np.full(4, scale).astype(q.dtype)
+    keep, factor = np.ones(s1 - s0 + 3, q.dtype), np.full(4, scale).astype(q.dtype)
+    last = s1 if t1 - t0 >= MANY else s0
+    kT, vT, sums = _transposed(k, s0, last), _transposed(v, s0, last), _panels(last - s0, q)
     for t in range(t0, t1, 4):
         queries = min(4, t1 - t)
         lo = _seen(t, s0, s1, offset, causal, window)[0]
@@ -235,15 +272,19 @@ def _backward_piece(head, do, q, k, v, bias, o, lse, piece, scale, causal, windo
         _load(do, t, queries, real(1), dO)
         _start(bias, t, queries, lo, n, A)
         dR[:, :n] = 0
-        _add_dots(Q, k, lo, n, A)
-        _add_dots(dO, v, lo, n, dR)
+        if last > s0:
+            _add_products(Q, kT, lo - s0, n, sums, A)
+            _add_products(dO, vT, lo - s0, n, sums, dR)
+        else:
+            _add_dots(Q, k, lo, n, A)
+            _add_dots(dO, v, lo, n, dR)
         for i in range(queries):
             begin, end = _seen(t + i, s0, s1, offset, causal, window)
             _hide(A[i, :n], lo, begin, end)
             if threshold > 0:
-                _draw(head, t + i, lo, threshold, real(kept), seed, keep[:n])
+                draw(lo // 4, t + i, head, 1, seed, threshold, real(kept), keep[: lo % 4 + n])
             delta = real(dot(contiguous(do[t + i]), contiguous(o[t + i])))
-            _gradient(A[i, :n], dR[i, :n], keep, lse[t + i], delta)
+            _gradient(A[i, :n], dR[i, :n], keep[lo % 4 :], lse[t + i], delta)
             if dA.size > 0:
                 dA[t + i, lo : lo + n] = dR[i, :n]
         for i in range(queries, 4):
