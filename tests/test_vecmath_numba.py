@@ -87,7 +87,7 @@ def test_normal_tail():
     y = np.empty_like(a)
     normal_tail(a, e, y)
     want = np.array([0.5 * math.erfc(x / math.sqrt(2)) for x in a[:-2].tolist()]) * (e[:-2] / exact[:-2])
-    assert ulps(y[:-2], want) < 4
+    assert ulps(y[:-2], want) < 5
     assert y[-2] == 0
     assert np.isnan(y[-1])
 

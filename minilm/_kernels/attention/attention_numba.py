@@ -39,6 +39,14 @@ def _gather_of(real):
 
 
 @njit
+def _zero(x, first, last):
+    for i in range(first, last):
+        row = contiguous(x[i])
+        for j in range(len(row)):
+            row[j] = 0
+
+
+@njit
 def _panels(D, like):
     return np.zeros((D + WIDE - 1) // WIDE * 4 * WIDE, like.dtype)
 
@@ -271,7 +279,7 @@ def _backward_piece(
         _load(q, t, queries, real(scale), Q)
         _load(do, t, queries, real(1), dO)
         _start(bias, t, queries, lo, n, A)
-        dR[:, :n] = 0
+        _zero(dR[:, :n], 0, 4)
         if last > s0:
             _add_products(Q, kT, lo - s0, n, sums, A)
             _add_products(dO, vT, lo - s0, n, sums, dR)
@@ -286,9 +294,10 @@ def _backward_piece(
             delta = real(dot(contiguous(do[t + i]), contiguous(o[t + i])))
             _gradient(A[i, :n], dR[i, :n], keep[lo % 4 :], lse[t + i], delta)
             if dA.size > 0:
-                dA[t + i, lo : lo + n] = dR[i, :n]
-        for i in range(queries, 4):
-            A[i, :n] = dR[i, :n] = 0
+                for s in range(n):
+                    dA[t + i, lo + s] = dR[i, s]
+        _zero(A[:, :n], queries, 4)
+        _zero(dR[:, :n], queries, 4)
         if dv.size > 0:
             _spread(A, n, dO, dv, lo)
         if dk.size > 0:
@@ -316,8 +325,8 @@ def backward(do, q, k, v, bias, o, lse, pieces, scale, causal, window, threshold
     for w in prange(q.shape[0] * G * len(pieces)):
         head, piece = np.int64(w) // len(pieces), pieces[np.int64(w) % len(pieces)]
         b, g = head // G, head % G
-        dk[b, g, piece[2] : piece[3]] = 0
-        dv[b, g, piece[2] : piece[3]] = 0
+        _zero(dk[b, g], piece[2], piece[3])
+        _zero(dv[b, g], piece[2], piece[3])
         for h in range(g * (H // G), (g + 1) * (H // G)):
             arrays = do[b, h], q[b, h], k[b, g], v[b, g], bias[b, h], o[b, h], lse[b, h]
             static = scale, causal, window, threshold, kept, seed
