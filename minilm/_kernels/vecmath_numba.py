@@ -15,14 +15,15 @@ at the file of the loop that was called, not at this one: after a change here, d
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit, types
 from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic, overload
 
-EXACT = {"error_model": "numpy", "fastmath": {"contract"}}
-SUM = {"error_model": "numpy", "fastmath": {"contract", "reassoc"}}
+EXACT: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
+SUM: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "reassoc"}}
 BLOCK = 2048  # elements that one thread takes at a time, on any number of threads
 PART = 1024
 
