@@ -6,7 +6,8 @@ lo ... lo + n - 1.  Every product adds rows, four to four, so that what was read
 these are rows of the transposed keys, a copy, but where queries are few, products along D.
 
 What belongs to the channels of four queries is one array (panels, 4, WIDE): the distance of its rows is known when the
-loops are compiled, or each would ask first whether they overlap.
+loops are compiled, or each would ask first whether they overlap.  Scratch is made by np.zeros, which costs nothing
+beside the work: np.empty is replaced in tests, by a function that Numba does not know.
 """
 
 import numpy as np
@@ -134,7 +135,7 @@ def _gather(A, n, rows, lo, panels):  # (4, n), (S, D)
 @njit
 def _transposed(rows, lo, hi):  # (S, D) -> (D, hi - lo)
     """Rows lo ... hi - 1 as columns, sixteen at a time: a line of the cache, or the strides of both are in its way."""
-    turned = np.empty((rows.shape[1], hi - lo), rows.dtype)
+    turned = np.zeros((rows.shape[1], hi - lo), rows.dtype)
     for s0 in range(0, hi - lo, 16):
         for d in range(rows.shape[1]):
             for s in range(s0, min(s0 + 16, hi - lo)):
@@ -224,8 +225,8 @@ def _hide(row, lo, begin, end):
 def _forward_piece(head, q, k, v, bias, piece, scale, causal, window, threshold, kept, seed, o, lse):
     t0, t1, s0, s1, offset = piece
     real = q.dtype.type
-    Q, O, A = _panels(q.shape[1], q), _panels(v.shape[1], q), np.empty((4, s1 - s0), q.dtype)
-    keep, factor = np.empty(s1 - s0 + 3, q.dtype), np.zeros(4, q.dtype)
+    Q, O, A = _panels(q.shape[1], q), _panels(v.shape[1], q), np.zeros((4, s1 - s0), q.dtype)
+    keep, factor = np.zeros(s1 - s0 + 3, q.dtype), np.zeros(4, q.dtype)
     first = _seen(t0, s0, s1, offset, causal, window)[0]
     last = max(_seen(t1 - 1, s0, s1, offset, causal, window)[1], first)
     many = t1 - t0 >= MANY
@@ -268,7 +269,7 @@ def _backward_piece(
     t0, t1, s0, s1, offset = piece
     real = q.dtype.type
     Q, dQ, dO = _panels(q.shape[1], q), _panels(q.shape[1], q), _panels(v.shape[1], q)
-    A, dR = np.empty((4, s1 - s0), q.dtype), np.empty((4, s1 - s0), q.dtype)
+    A, dR = np.zeros((4, s1 - s0), q.dtype), np.zeros((4, s1 - s0), q.dtype)
     keep, factor = np.ones(s1 - s0 + 3, q.dtype), np.full(4, scale).astype(q.dtype)
     last = s1 if t1 - t0 >= MANY else s0
     kT, vT, sums = _transposed(k, s0, last), _transposed(v, s0, last), _panels(last - s0, q)

@@ -1,4 +1,4 @@
-"""The loops of gelu and bias_gelu, for Numba.  x is one long row in C order, and b one period of what is added, or empty.
+"""The loops of gelu and bias_gelu, for Numba: x is one long row in C order, b one period of what is added, or empty.
 
 The mathematics and the names are those of gelu.py.  The exact Φ is 1 - q for h > 0 and q for h < 0, q the tail of the
 normal distribution beyond |h|, which shares its exponential with φ; and with e = exp(-2|u|), ½ (1 + tanh u) is the
