@@ -211,7 +211,7 @@ def test_a_backend_that_cannot_run(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "load", unavailable)
     code, _, errors = minilm(capsys, "train", *options(tmp_path, backend="numba"))
     assert code == 2
-    assert errors == "minilm: error: attention on numba: missing. Install it with: pip install 'minilm[numba]'\n"
+    assert errors == "minilm: error: add_layer_norm on numba: missing. Install it with: pip install 'minilm[numba]'\n"
     assert not (tmp_path / "run").exists()
 
 

@@ -306,7 +306,7 @@ def digest(arrays):
 
 for op in registry.OPS:
     for size in SIZES[op]:
-        if (size not in MODEL_SIZES or size == "nanogpt") and size != "blocks":  # sums of 8,101 numbers by BLAS
+        if (size not in MODEL_SIZES or size == "nanogpt") and (op, size) != ("linear", "tall"):  # it sums 8,195 numbers
             arrays, static = sample(op, size, np.float32)
             kernel = registry.kernel(op)
             out, saved = kernel.forward(*arrays, **static)

@@ -77,17 +77,17 @@ def _exp(x):
 
 @njit(**EXACT)
 def _normal_tail(a, e):
-    t = np.float32(1) / (np.float32(1) + np.float32(0.35) * a)
-    p = np.float32(-0.02914508245885372)
-    p = p * t + np.float32(0.14396759867668152)
-    p = p * t + np.float32(-0.2557058036327362)
-    p = p * t + np.float32(0.15916453301906586)
-    p = p * t + np.float32(-0.023103246465325356)
-    p = p * t + np.float32(0.10550525784492493)
-    p = p * t + np.float32(0.11983354389667511)
-    p = p * t + np.float32(0.13986177742481232)
-    p = p * t + np.float32(0.13962140679359436)
-    return e * (t * p)
+    a = min(a, np.float32(13.27))  # beyond it e is 0
+    p, q = np.float32(0.004017623141407967), np.float32(0.010070543736219406)
+    p = p * a + np.float32(0.03996676579117775)
+    q = q * a + np.float32(0.10018923133611679)
+    p = p * a + np.float32(0.18125492334365845)
+    q = q * a + np.float32(0.4642435312271118)
+    p = p * a + np.float32(0.43561598658561707)
+    q = q * a + np.float32(1.1942683458328247)
+    p = p * a + np.float32(0.5)
+    q = q * a + np.float32(1.6691168546676636)
+    return e * p / (q * a + np.float32(1))
 
 
 @overload(exp)
