@@ -304,6 +304,28 @@ def test_packed_sequences_attend_as_each_does_alone(causal, backend):
         t, s = t + n, s + m
 
 
+@pytest.mark.parametrize("queries", [1, 3, 70])  # a loop of its own, part of a block, two blocks
+def test_probabilities_near_and_far(queries, backend):
+    """Scores from 0 down to -100: every probability is right to the last digits, until it is nothing."""
+    scores = np.linspace(-100, 0, 257, dtype=np.float32)
+    q, k, v = np.ones((1, 1, queries, 1), np.float32), scores.reshape(1, 1, -1, 1), np.eye(257, dtype=np.float32)
+    with np.errstate(under="ignore"):
+        out = F.scaled_dot_product_attention(q, k, v[None, None], scale=1.0)
+    expected = np.exp(scores.astype(np.float64))
+    expected /= expected.sum()
+    np.testing.assert_allclose(out.data[0, 0], np.tile(expected, (queries, 1)), rtol=1e-6, atol=1e-37)
+
+
+def test_nan_reaches_those_who_see_it_and_no_other(backend):
+    x = np.random.default_rng(0).standard_normal((1, 1, 70, 8)).astype(np.float32)
+    k = x.copy()
+    k[0, 0, 66] = np.nan
+    with np.errstate(invalid="ignore"):
+        out = F.scaled_dot_product_attention(x, k, x, is_causal=True).data[0, 0]
+    assert np.isnan(out[66:]).all()
+    assert np.isfinite(out[:66]).all()
+
+
 def test_no_memory_and_no_time_for_pairs_of_sequences(backend):
     """A hundred thousand rows would be ten billion scores: 40 GB of them, and minutes."""
     if backend == "numpy":

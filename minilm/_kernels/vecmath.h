@@ -71,6 +71,21 @@ static inline float vm_expf(float x) {
     return vm_nan_of(p, x);
 }
 
+/* The same for a softmax, where x <= 88 and most x are below 0: 2^n is one factor, and what would be below e^-87, all but
+ * denormal, is 0.  So a hidden score of -inf costs what any other does, while denormal products are slow. */
+static inline float vm_decayf(float x) {
+    const float far = x * 1.44269504088896341f + 12582912.0f, n = far - 12582912.0f; /* 1.5 2^23: n in its last bits */
+    const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+    float p = 0.0013820136664435267f;
+    p = p * r + 0.008368685841560364f;
+    p = p * r + 0.04166827350854874f;
+    p = p * r + 0.1666652113199234f;
+    p = p * r + 0.4999999403953552f;
+    p = p * (r * r) + r + 1.0f;
+    p = p * vm_from_bits((int32_t)(((uint32_t)vm_to_bits(far) << 23) + (127u << 23)));
+    return vm_from_bits(vm_to_bits(p) & (x < -87.0f ? 0 : -1)); /* on the bits: not a branch */
+}
+
 /* ln x = e ln 2 + ln(1 + f), x = 2^e (1 + f) with 1 + f in [√½, √2). */
 static inline float vm_logf(float x) {
     const int32_t sqrt_half = 0x3f3504f3;
@@ -162,6 +177,7 @@ static inline float vm_normal_tailf(float a, float e) {
 
 static inline double vm_exp(double x) { return exp(x); }
 static inline double vm_exp2_down(double t) { return exp2(t); }
+static inline double vm_decay(double x) { return exp(x); }
 static inline double vm_log(double x) { return log(x); }
 static inline double vm_tanh(double x) { return tanh(x); }
 static inline double vm_erf(double x) { return erf(x); }

@@ -15,8 +15,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 cdef extern from "vecmath.h" nogil:
-    float vm_expf(float)
-    double vm_exp(double)
+    float vm_decayf(float)
+    double vm_decay(double)
 
 cdef extern from "philox.h" nogil:
     void philox(uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t,
@@ -35,26 +35,40 @@ cdef extern from * nogil:
         for (size_t i = 0; i < n; i += 64) PREFETCH((const char *) p + i);
     }
     #define REAL float
+    #define DECAY vm_decayf
     #define NAME(x) x##_f
     #include "attention/attention_tiles.h"
     #undef REAL
+    #undef DECAY
     #undef NAME
     #define REAL double
+    #define DECAY vm_decay
     #define NAME(x) x##_d
     #include "attention/attention_tiles.h"
     #undef REAL
+    #undef DECAY
     #undef NAME
     """
+    enum:
+        BLOCK
+        ROWS
+        STEP
     void soon(const void*, size_t)
     void product_f(long, long, long, const float*, long, long, const float*, long, float*, long, int)
     void product_d(long, long, long, const double*, long, long, const double*, long, double*, long, int)
     void dots_f(long, long, const float*, long, const float*, float, float*)
     void dots_d(long, long, const double*, long, const double*, double, double*)
-
-cdef enum:
-    BLOCK = 64  # queries, and keys, of a block
-    ROWS = 8  # rows of one product
-    STEP = 16  # ``first`` is a multiple of this: of every vector's length, and of ROWS
+    long first_column(long, long)
+    void hide_f(long, long, long, long, float*)
+    void hide_d(long, long, long, long, double*)
+    void softmax_f(long, long, long, float*, float*, float*, double*)
+    void softmax_d(long, long, long, double*, double*, double*, double*)
+    void slopes_f(long, long, const float*, const float*, const float*, float, float*, float*)
+    void slopes_d(long, long, const double*, const double*, const double*, double, double*, double*)
+    void transpose_f(long, long, const float*, long, float, float*)
+    void transpose_d(long, long, const double*, long, double, double*)
+    float dot_f(long, const float*, const float*)
+    double dot_d(long, const double*, const double*)
 
 QUERIES = BLOCK  # of one piece of the forward
 
@@ -147,7 +161,7 @@ cdef int _forward_block(Py_ssize_t b, Py_ssize_t h, const int64_t *piece, const 
     cdef Py_ssize_t D = q.shape[3], Dv = v.shape[3], t0 = piece[0], n = piece[1] - t0, offset = piece[4]
     cdef Py_ssize_t g = h // (q.shape[1] // k.shape[1]), unit = sizeof(floating), width = (n + STEP - 1) // STEP * STEP
     cdef Py_ssize_t begin = _begin(piece, window), end = _end(piece, t0 + n, causal)
-    cdef Py_ssize_t i, j, d, s0, m, first, visible, o_row = o.strides[2] // unit, v_row = v.strides[2] // unit
+    cdef Py_ssize_t i, j, d, s0, m, diagonal, visible, o_row = o.strides[2] // unit, v_row = v.strides[2] // unit
     cdef floating *scratch = <floating *> malloc((BLOCK * (D + 2 * BLOCK + 6) + STEP) * sizeof(floating))
     cdef floating *qT = _aligned(scratch)  # (D, BLOCK), times scale
     cdef floating *A = qT + D * BLOCK  # (BLOCK, BLOCK)
@@ -157,42 +171,26 @@ cdef int _forward_block(Py_ssize_t b, Py_ssize_t h, const int64_t *piece, const 
     cdef double total[BLOCK]  # a double: an error of the sum would be one of δ, and every row of dA would add up to it
     cdef floating *row
     cdef floating *kept_row
-    cdef floating x, base
+    cdef floating x
     if scratch == NULL:
         return 1
     _transpose(&q[b, h, t0, 0] if D else NULL, n, D, q.strides[2] // unit, <floating> scale, qT)
     for j in range(BLOCK):
         top[j] = -INFINITY
         total[j] = 0
-    for j in range(n):
-        row = &o[b, h, t0 + j, 0] if Dv else NULL
-        for d in range(Dv):
-            row[d] = 0
+    if begin >= end:
+        _clear(b, h, t0, t0 + n, o)
     for s0 in range(begin, end, 64):  # BLOCK
         m = min(<Py_ssize_t> BLOCK, end - s0)
+        diagonal = s0 - offset - t0 if causal else -BLOCK
         _scores(b, h, g, t0, n, s0, m, k, bias, causal, offset, window, qT, A)
-        for j in range(width):
-            shrink[j] = top[j]
-        for i in range(m):
-            row = A + i * BLOCK
-            for j in range(_first(i, s0, t0, causal, offset), width):
-                top[j] = row[j] if row[j] > top[j] else top[j]
-        for j in range(width):
-            shrink[j] = _exp(shrink[j] - (0 if top[j] == -INFINITY else top[j]))
-            total[j] *= shrink[j]
-        for i in range(m):
-            row = A + i * BLOCK
-            for j in range(_first(i, s0, t0, causal, offset), width):
-                base = 0 if top[j] == -INFINITY else top[j]
-                x = _exp(row[j] - base)
-                total[j] += x
-                row[j] = x
+        _softmax(m, width, diagonal, A, top, shrink, total)
         if threshold:
             _draw(b * q.shape[1] + h, t0, s0, m, threshold, <floating> kept, seed, keep)
             for i in range(m):
                 row = A + i * BLOCK
                 kept_row = keep + (s0 % 4 + i) * BLOCK
-                for j in range(_first(i, s0, t0, causal, offset), width):
+                for j in range(first_column(i, diagonal), width):
                     row[j] *= kept_row[j]
         if Dv == 0:
             continue
@@ -202,10 +200,9 @@ cdef int _forward_block(Py_ssize_t b, Py_ssize_t h, const int64_t *piece, const 
                     row = &o[b, h, t0 + i, 0]
                     for d in range(Dv):
                         row[d] *= shrink[i]
-            visible = min(m, t0 + min(j + ROWS, n) + offset - s0) if causal else m
-            if visible > 0:
-                _product(min(<Py_ssize_t> ROWS, n - j), Dv, visible, A + j, 1, BLOCK, &v[b, g, s0, 0], v_row,
-                         &o[b, h, t0 + j, 0], o_row, True)
+            visible = max(min(m, t0 + min(j + ROWS, n) + offset - s0), 0) if causal else m
+            _product(min(<Py_ssize_t> ROWS, n - j), Dv, visible, A + j, 1, BLOCK, &v[b, g, s0, 0], v_row,
+                     &o[b, h, t0 + j, 0], o_row, s0 > begin)
     for j in range(n):
         if total[j] == 0:  # saw no key; lse = inf makes its P zero in the backward
             lse[b, h, t0 + j] = INFINITY
@@ -265,7 +262,7 @@ cdef void _backward_block(Py_ssize_t b, Py_ssize_t g, Py_ssize_t h, Py_ssize_t t
     cdef Py_ssize_t D = q.shape[3], Dv = v.shape[3], n = min(<Py_ssize_t> BLOCK, piece[1] - t0), offset = piece[4]
     cdef Py_ssize_t begin = max(piece[2], t0 + offset - window + 1), end = _end(piece, t0 + n, causal)
     cdef Py_ssize_t unit = sizeof(floating), width = (n + STEP - 1) // STEP * STEP
-    cdef Py_ssize_t i, j, d, s0, m, first, visible, seen, rows
+    cdef Py_ssize_t i, j, s0, m, first, diagonal, visible, seen, rows
     cdef Py_ssize_t q_row = q.strides[2] // unit, k_row = k.strides[2] // unit, v_row = v.strides[2] // unit
     cdef Py_ssize_t do_row = do.strides[2] // unit
     cdef floating *qT = scratch  # (D, BLOCK), times scale
@@ -284,15 +281,14 @@ cdef void _backward_block(Py_ssize_t b, Py_ssize_t g, Py_ssize_t h, Py_ssize_t t
     for j in range(BLOCK):
         delta[j] = _dot(Dv, &do[b, h, t0 + j, 0], &o[b, h, t0 + j, 0]) if Dv and j < n else 0
         L[j] = lse[b, h, t0 + j] if j < n else INFINITY
-    for j in range(n):
-        row = &dq[b, h, t0 + j, 0] if dq.shape[3] else NULL
-        for d in range(dq.shape[3]):
-            row[d] = 0
+    if begin >= end:
+        _clear(b, h, t0, t0 + n, dq)
     for s0 in range(begin, end, 64):  # BLOCK
         m = min(<Py_ssize_t> BLOCK, end - s0)
+        diagonal = s0 - offset - t0 if causal else -BLOCK
         _scores(b, h, g, t0, n, s0, m, k, bias, causal, offset, window, qT, P)
         for i in range(0, m, 8):  # ROWS
-            first = _first(i, s0, t0, causal, offset)
+            first = first_column(i, diagonal)
             if first < width:
                 _product(min(<Py_ssize_t> ROWS, m - i), width - first, Dv, &v[b, g, s0 + i, 0] if Dv else NULL, v_row,
                          1, doT + first, BLOCK, dR + i * BLOCK + first, BLOCK, False)
@@ -301,22 +297,14 @@ cdef void _backward_block(Py_ssize_t b, Py_ssize_t g, Py_ssize_t h, Py_ssize_t t
         for i in range(m):
             row = P + i * BLOCK
             grad = dR + i * BLOCK
-            first = _first(i, s0, t0, causal, offset)
-            for j in range(first, width):
-                row[j] = _exp(row[j] - L[j])
-            if threshold:
-                kept_row = keep + (s0 % 4 + i) * BLOCK
-                for j in range(first, width):
-                    grad[j] = row[j] * (grad[j] * kept_row[j] - delta[j])
-                    row[j] *= kept_row[j]
-            else:
-                for j in range(first, width):
-                    grad[j] = row[j] * (grad[j] - delta[j])
+            first = first_column(i, diagonal)
+            _slopes(first, width, L, delta, keep + (s0 % 4 + i) * BLOCK if threshold else NULL,
+                    1 if dA.shape[3] else c, row, grad)
             if dA.shape[3]:
                 for j in range(first, n):
                     dA[b, h, t0 + j, s0 + i] = grad[j]
-            for j in range(first, width):
-                grad[j] *= c
+                for j in range(first, width):
+                    grad[j] *= c
         for i in range(0, m, 8):  # ROWS
             rows = min(<Py_ssize_t> ROWS, m - i)
             seen = max(s0 + i - offset - t0, 0) if causal else 0  # the first query that sees one of these keys
@@ -328,10 +316,10 @@ cdef void _backward_block(Py_ssize_t b, Py_ssize_t g, Py_ssize_t h, Py_ssize_t t
                     _product(rows, D, n - seen, dR + i * BLOCK + seen, BLOCK, 1, &q[b, h, t0 + seen, 0], q_row,
                              &dk[b, g, s0 + i, 0], dk.strides[2] // unit, True)
         for j in range(0, n, 8):  # ROWS
-            visible = min(m, t0 + min(j + ROWS, n) + offset - s0) if causal else m
-            if visible > 0 and dq.shape[3]:
+            visible = max(min(m, t0 + min(j + ROWS, n) + offset - s0), 0) if causal else m
+            if dq.shape[3]:
                 _product(min(<Py_ssize_t> ROWS, n - j), D, visible, dR + j, 1, BLOCK, &k[b, g, s0, 0], k_row,
-                         &dq[b, h, t0 + j, 0], dq.strides[2] // unit, True)
+                         &dq[b, h, t0 + j, 0], dq.strides[2] // unit, s0 > begin)
 
 
 cdef void _scores(Py_ssize_t b, Py_ssize_t h, Py_ssize_t g, Py_ssize_t t0, Py_ssize_t n, Py_ssize_t s0, Py_ssize_t m,
@@ -339,15 +327,16 @@ cdef void _scores(Py_ssize_t b, Py_ssize_t h, Py_ssize_t g, Py_ssize_t t0, Py_ss
                   Py_ssize_t window, const floating *qT, floating *A) noexcept nogil:
     """A[i, j] = c ⟨k_i, q_j⟩ + bias, or -inf where hidden, from column ``first`` of each row on."""
     cdef Py_ssize_t i, j, D = k.shape[3], first, width = (n + STEP - 1) // STEP * STEP, unit = sizeof(floating)
+    cdef Py_ssize_t seen, diagonal = s0 - offset - t0 if causal else -BLOCK
     cdef floating extra
     for i in range(0, m, 8):  # ROWS
-        first = _first(i, s0, t0, causal, offset)
+        first = first_column(i, diagonal)
         if first < width:
             _product(min(<Py_ssize_t> ROWS, m - i), width - first, D, &k[b, g, s0 + i, 0] if D else NULL,
                      k.strides[2] // unit, 1, qT + first, BLOCK, A + i * BLOCK + first, BLOCK, False)
     if bias.shape[0]:
         for i in range(m):
-            first = _first(i, s0, t0, causal, offset)
+            first = first_column(i, diagonal)
             if bias.strides[2] == 0:
                 extra = bias[b, h, t0, s0 + i]
                 for j in range(first, width):
@@ -356,20 +345,10 @@ cdef void _scores(Py_ssize_t b, Py_ssize_t h, Py_ssize_t g, Py_ssize_t t0, Py_ss
                 for j in range(first, n):
                     A[i * BLOCK + j] += bias[b, h, t0 + j, s0 + i]
     for i in range(m):
-        first = _first(i, s0, t0, causal, offset)
-        if causal:
-            for j in range(first, min(s0 + i - offset - t0, width)):
-                A[i * BLOCK + j] = -INFINITY
-        for j in range(max(s0 + i - offset - t0 + window, first), width):
-            A[i * BLOCK + j] = -INFINITY
-
-
-cdef inline Py_ssize_t _first(Py_ssize_t i, Py_ssize_t s0, Py_ssize_t t0, bint causal,
-                              Py_ssize_t offset) noexcept nogil:
-    """The first column of row i that is computed: the first query that sees a key of its band, rounded down."""
-    if not causal:
-        return 0
-    return min(max(s0 + i // ROWS * ROWS - offset - t0, 0), <Py_ssize_t> BLOCK) // STEP * STEP
+        seen = s0 + i - offset - t0  # under ``causal`` by this query first; from seen + window on by none
+        first = first_column(i, diagonal)
+        if seen + window < width or causal and seen > first:
+            _hide(first, width, seen if causal else 0, seen + window, A + i * BLOCK)
 
 
 cdef void _draw(Py_ssize_t head, Py_ssize_t t0, Py_ssize_t s0, Py_ssize_t m, uint32_t threshold, floating kept,
@@ -386,17 +365,6 @@ cdef void _draw(Py_ssize_t head, Py_ssize_t t0, Py_ssize_t s0, Py_ssize_t m, uin
             row[j + BLOCK] = kept if w1 >= threshold else 0
             row[j + 2 * BLOCK] = kept if w2 >= threshold else 0
             row[j + 3 * BLOCK] = kept if w3 >= threshold else 0
-
-
-cdef void _transpose(const floating *x, Py_ssize_t n, Py_ssize_t D, Py_ssize_t x_row, floating c,
-                     floating *xT) noexcept nogil:
-    """xT (D, BLOCK) = c x (n, D), with zeros for the queries that are not there."""
-    cdef Py_ssize_t d, j
-    for d in range(D):
-        for j in range(n):
-            xT[d * BLOCK + j] = c * x[j * x_row + d]
-        for j in range(n, BLOCK):
-            xT[d * BLOCK + j] = 0
 
 
 cdef void _clear(Py_ssize_t b, Py_ssize_t g, Py_ssize_t s0, Py_ssize_t s1, floating[:, :, :, :] x) noexcept nogil:
@@ -422,22 +390,47 @@ cdef inline void _product(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, const floati
         product_d(M, N, K, a, a_row, a_col, b, b_row, c, c_row, add)
 
 
-cdef floating _dot(Py_ssize_t n, const floating *a, const floating *b) noexcept nogil:
-    """⟨a, b⟩, summed in double: the rows of dA add up to 0 as exactly as this agrees with the sum of R dR."""
-    cdef Py_ssize_t d, l, whole = n // 8 * 8
-    cdef double lanes[8]
-    for l in range(8):
-        lanes[l] = 0
-    for d in range(0, whole, 8):
-        for l in range(8):
-            lanes[l] += <double> a[d + l] * b[d + l]
-    for d in range(whole, n):
-        lanes[0] += <double> a[d] * b[d]
-    return <floating> ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3]) + (lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
+cdef inline void _hide(Py_ssize_t first, Py_ssize_t width, Py_ssize_t seen, Py_ssize_t gone,
+                       floating *row) noexcept nogil:
+    if floating is float:
+        hide_f(first, width, seen, gone, row)
+    else:
+        hide_d(first, width, seen, gone, row)
+
+
+cdef inline void _softmax(Py_ssize_t m, Py_ssize_t width, Py_ssize_t diagonal, floating *A, floating *top,
+                          floating *shrink, double *total) noexcept nogil:
+    if floating is float:
+        softmax_f(m, width, diagonal, A, top, shrink, total)
+    else:
+        softmax_d(m, width, diagonal, A, top, shrink, total)
+
+
+cdef inline void _slopes(Py_ssize_t first, Py_ssize_t width, const floating *L, const floating *delta,
+                         const floating *keep, floating c, floating *A, floating *dR) noexcept nogil:
+    if floating is float:
+        slopes_f(first, width, L, delta, keep, c, A, dR)
+    else:
+        slopes_d(first, width, L, delta, keep, c, A, dR)
+
+
+cdef inline void _transpose(const floating *x, Py_ssize_t n, Py_ssize_t D, Py_ssize_t x_row, floating c,
+                            floating *xT) noexcept nogil:
+    if floating is float:
+        transpose_f(n, D, x, x_row, c, xT)
+    else:
+        transpose_d(n, D, x, x_row, c, xT)
+
+
+cdef inline floating _dot(Py_ssize_t n, const floating *a, const floating *b) noexcept nogil:
+    if floating is float:
+        return dot_f(n, a, b)
+    else:
+        return dot_d(n, a, b)
 
 
 cdef inline floating _exp(floating x) noexcept nogil:
     if floating is float:
-        return vm_expf(x)
+        return vm_decayf(x)
     else:
-        return vm_exp(x)
+        return vm_decay(x)

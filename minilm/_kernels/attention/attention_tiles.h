@@ -1,10 +1,25 @@
-/* The products of attention_cython.pyx: a few rows of c = a b or c += a b, with c held in registers; and rows times a
- * vector.
+/* What attention_cython.pyx does with a block: products, a few rows of c = a b or c += a b with c held in registers;
+ * rows times a vector; and the steps of the softmax, which take 8 rows at once so that what belongs to a column stays
+ * in a register.
  *
- * Included once per type, with REAL and NAME(x) defined.  Vectors are GCC's and Clang's extension, as wide as the
- * processor's; any other compiler gets vectors of one element.
+ * Included once per type, with REAL, NAME(x) and DECAY, its e^x for x <= 88, defined.  Vectors are GCC's and Clang's
+ * extension, as wide as the processor's; any other compiler gets vectors of one element.  With -fwrapv, which Python's
+ * own flags bring, a loop vectorises if its index is long or if its bounds are int too.
  */
+#include <math.h>
 #include <string.h>
+
+#ifndef BLOCK
+#define BLOCK 64 /* queries, and keys, of a block */
+#define ROWS 8 /* of one product */
+#define STEP 16 /* the first column of a row is a multiple of this: of every vector's length, and of ROWS */
+
+/* The first column of row i that is computed, where row 0 is seen from column ``diagonal`` on: one for ROWS rows. */
+static inline long first_column(long i, long diagonal) {
+    const long first = diagonal + i / ROWS * ROWS;
+    return first < 0 ? 0 : first > BLOCK ? BLOCK : first / STEP * STEP;
+}
+#endif
 
 #if defined(__AVX512F__)
 #define VECTOR 64
@@ -17,9 +32,11 @@
 #if defined(__GNUC__)
 typedef REAL NAME(vec) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_alias));
 #define INLINE static inline __attribute__((always_inline))
+#define RESTRICT __restrict__
 #else
 typedef REAL NAME(vec);
 #define INLINE static inline
+#define RESTRICT
 #endif
 #define LANES ((long)(sizeof(NAME(vec)) / sizeof(REAL)))
 
@@ -101,6 +118,106 @@ static void NAME(dots)(long M, long K, const REAL *a, long a_row, const REAL *x,
     for (; M >= 1; M -= 1, a += a_row, y += 1) NAME(dot_rows)(1, K, a, a_row, x, c, y);
 }
 
+/* -inf in a row of scores for the queries before ``seen`` and from ``gone`` on. */
+static void NAME(hide)(long first, long width, long seen, long gone, REAL *row) {
+    const int from = (int)(seen < 0 ? 0 : seen < BLOCK ? seen : BLOCK);
+    const int to = (int)(gone < 0 ? 0 : gone < BLOCK ? gone : BLOCK), end = (int)width;
+    for (int j = (int)first; j < end; j++) row[j] = (j < from) | (j >= to) ? -INFINITY : row[j];
+}
+
+/* top_j = the largest of top_j and column j of A (rows, BLOCK), for first <= j < width. */
+INLINE void NAME(rise)(const int rows, long first, long width, const REAL *RESTRICT A, REAL *RESTRICT top) {
+    for (long j = first; j < width; j++) {
+        REAL best = top[j];
+#pragma GCC unroll 8
+        for (long i = 0; i < rows; i++) best = A[i * BLOCK + j] > best ? A[i * BLOCK + j] : best;
+        top[j] = best;
+    }
+}
+
+/* A_ij = exp(A_ij - top_j), added to total_j; a top of -inf counts as 0. */
+INLINE void NAME(exponentials)(const int rows, long first, long width, REAL *RESTRICT A, const REAL *RESTRICT top,
+                               double *RESTRICT total) {
+    for (long j = first; j < width; j++) {
+        const REAL base = top[j] == -INFINITY ? 0 : top[j];
+        double sum = total[j];
+#pragma GCC unroll 8
+        for (long i = 0; i < rows; i++) sum += A[i * BLOCK + j] = DECAY(A[i * BLOCK + j] - base);
+        total[j] = sum;
+    }
+}
+
+/* Online softmax of a block A (m, BLOCK), a row for each key: what was summed so far is to be multiplied by shrink. */
+static void NAME(softmax)(long m, long width, long diagonal, REAL *RESTRICT A, REAL *RESTRICT top,
+                          REAL *RESTRICT shrink, double *RESTRICT total) {
+    const long whole = m / ROWS * ROWS;
+    for (long j = 0; j < width; j++) shrink[j] = top[j];
+    for (long i = 0; i < whole; i += ROWS) NAME(rise)(ROWS, first_column(i, diagonal), width, A + i * BLOCK, top);
+    for (long i = whole; i < m; i++) NAME(rise)(1, first_column(i, diagonal), width, A + i * BLOCK, top);
+    for (long j = 0; j < width; j++) {
+        shrink[j] = DECAY(shrink[j] - (top[j] == -INFINITY ? 0 : top[j]));
+        total[j] *= shrink[j];
+    }
+    for (long i = 0; i < whole; i += ROWS)
+        NAME(exponentials)(ROWS, first_column(i, diagonal), width, A + i * BLOCK, top, total);
+    for (long i = whole; i < m; i++)
+        NAME(exponentials)(1, first_column(i, diagonal), width, A + i * BLOCK, top, total);
+}
+
+/* One row: P = exp(A - L), where A is; then c dA = c P (dR keep - delta), where dR is, and R = P keep, where P is. */
+static void NAME(slopes)(long first, long width, const REAL *RESTRICT L, const REAL *RESTRICT delta,
+                         const REAL *RESTRICT keep, REAL c, REAL *RESTRICT A, REAL *RESTRICT dR) {
+    if (keep)
+        for (long j = first; j < width; j++) {
+            const REAL P = DECAY(A[j] - L[j]);
+            dR[j] = P * (dR[j] * keep[j] - delta[j]) * c;
+            A[j] = P * keep[j];
+        }
+    else
+        for (long j = first; j < width; j++) {
+            A[j] = DECAY(A[j] - L[j]);
+            dR[j] = A[j] * (dR[j] - delta[j]) * c;
+        }
+}
+
+/* xT (D, BLOCK) = c x (n, D), with zeros for the rows that are not there. */
+static void NAME(transpose)(long n, long D, const REAL *x, long x_row, REAL c, REAL *xT) {
+    long j = 0;
+#if defined(__GNUC__)
+    typedef REAL four __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+    for (; j + 4 <= n; j += 4) {
+        const REAL *row = x + j * x_row;
+        REAL *column = xT + j;
+        long d = 0;
+        for (; d + 4 <= D; d += 4, row += 4, column += 4 * BLOCK) {
+            const four w = *(const four *)row * c, y = *(const four *)(row + 2 * x_row) * c;
+            const four v = *(const four *)(row + x_row) * c, z = *(const four *)(row + 3 * x_row) * c;
+            const four a = {w[0], v[0], w[1], v[1]}, b = {y[0], z[0], y[1], z[1]};
+            const four e = {w[2], v[2], w[3], v[3]}, f = {y[2], z[2], y[3], z[3]};
+            *(four *)column = (four){a[0], a[1], b[0], b[1]};
+            *(four *)(column + BLOCK) = (four){a[2], a[3], b[2], b[3]};
+            *(four *)(column + 2 * BLOCK) = (four){e[0], e[1], f[0], f[1]};
+            *(four *)(column + 3 * BLOCK) = (four){e[2], e[3], f[2], f[3]};
+        }
+        for (; d < D; d++)
+            for (long i = 0; i < 4; i++) xT[d * BLOCK + j + i] = c * x[(j + i) * x_row + d];
+    }
+#endif
+    for (long d = 0; d < D && j < BLOCK; d++) {
+        for (long i = j; i < n; i++) xT[d * BLOCK + i] = c * x[i * x_row + d];
+        for (long i = n; i < BLOCK; i++) xT[d * BLOCK + i] = 0;
+    }
+}
+
+/* <a, b>, summed in double: the rows of dA add up to 0 as exactly as this agrees with the sum of R dR. */
+static REAL NAME(dot)(long n, const REAL *a, const REAL *b) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long d = 0; d < n; d++) sum += (double)a[d] * b[d];
+    return (REAL)sum;
+}
+
 #undef VECTOR
 #undef LANES
 #undef INLINE
+#undef RESTRICT
