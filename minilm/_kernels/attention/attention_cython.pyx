@@ -186,7 +186,7 @@ cdef int _forward_block(Py_ssize_t b, Py_ssize_t h, const int64_t *piece, const 
         _scores(b, h, g, t0, n, s0, m, k, bias, causal, offset, window, qT, A)
         _softmax(m, width, diagonal, A, top, shrink, total)
         if threshold:
-            _draw(b * q.shape[1] + h, t0, s0, m, threshold, <floating> kept, seed, keep)
+            _draw(b * q.shape[1] + h, t0, s0, m, width, diagonal, threshold, <floating> kept, seed, keep)
             for i in range(m):
                 row = A + i * BLOCK
                 kept_row = keep + (s0 % 4 + i) * BLOCK
@@ -293,7 +293,7 @@ cdef void _backward_block(Py_ssize_t b, Py_ssize_t g, Py_ssize_t h, Py_ssize_t t
                 _product(min(<Py_ssize_t> ROWS, m - i), width - first, Dv, &v[b, g, s0 + i, 0] if Dv else NULL, v_row,
                          1, doT + first, BLOCK, dR + i * BLOCK + first, BLOCK, False)
         if threshold:
-            _draw(b * q.shape[1] + h, t0, s0, m, threshold, <floating> kept, seed, keep)
+            _draw(b * q.shape[1] + h, t0, s0, m, width, diagonal, threshold, <floating> kept, seed, keep)
         for i in range(m):
             row = P + i * BLOCK
             grad = dR + i * BLOCK
@@ -351,15 +351,15 @@ cdef void _scores(Py_ssize_t b, Py_ssize_t h, Py_ssize_t g, Py_ssize_t t0, Py_ss
             _hide(first, width, seen if causal else 0, seen + window, A + i * BLOCK)
 
 
-cdef void _draw(Py_ssize_t head, Py_ssize_t t0, Py_ssize_t s0, Py_ssize_t m, uint32_t threshold, floating kept,
-                uint64_t seed, floating *keep) noexcept nogil:
+cdef void _draw(Py_ssize_t head, Py_ssize_t t0, Py_ssize_t s0, Py_ssize_t m, Py_ssize_t width, Py_ssize_t diagonal,
+                uint32_t threshold, floating kept, uint64_t seed, floating *keep) noexcept nogil:
     """keep[s0 % 4 + i, j] = 1 / (1 - p) or 0; each counter serves four rows, the first of which is a multiple of 4."""
     cdef Py_ssize_t i, j
     cdef uint32_t w0, w1, w2, w3, k0 = <uint32_t> seed, k1 = <uint32_t> (seed >> 32)
     cdef floating *row
     for i in range(0, s0 % 4 + m, 4):
         row = keep + i * BLOCK
-        for j in range(BLOCK):
+        for j in range(first_column(max(i - s0 % 4, 0), diagonal), width):
             philox(<uint32_t> (s0 // 4 + i // 4), <uint32_t> (t0 + j), <uint32_t> head, 1, k0, k1, &w0, &w1, &w2, &w3)
             row[j] = kept if w0 >= threshold else 0
             row[j + BLOCK] = kept if w1 >= threshold else 0
