@@ -307,7 +307,7 @@ def test_packed_sequences_attend_as_each_does_alone(causal, backend):
 @pytest.mark.parametrize("queries", [1, 3, 70])  # a loop of its own, part of a block, two blocks
 def test_probabilities_near_and_far(queries, backend):
     """Scores from 0 down to -100: every probability is right to the last digits, until it is nothing."""
-    scores = np.linspace(-100, 0, 257, dtype=np.float32)
+    scores = np.linspace(0, -100, 257, dtype=np.float32)  # the largest comes first: all are measured from it
     q, k, v = np.ones((1, 1, queries, 1), np.float32), scores.reshape(1, 1, -1, 1), np.eye(257, dtype=np.float32)
     with np.errstate(under="ignore"):
         out = F.scaled_dot_product_attention(q, k, v[None, None], scale=1.0)
