@@ -17,7 +17,7 @@ from minilm._kernels import cpu
 
 HEADER = Path(cpu.__file__).parent
 FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
-ONE = ("expf", "logf", "tanhf", "erff", "exp2_downf")
+ONE = ("expf", "logf", "tanhf", "erff", "exp2_downf", "decayf")
 SOURCE = '#include "vecmath.h"\n' + "".join(
     f"void {name}_all(long n, const float *x, float *y) {{ for (long i = 0; i < n; i++) y[i] = vm_{name}(x[i]); }}\n"
     for name in ONE
@@ -102,6 +102,15 @@ def test_the_exponential_that_only_falls(isa):
     below = np.linspace(-127.4, -126.6, 1001, dtype=np.float32)
     assert (run(isa, "exp2_downf", below) == 0).all()
     assert np.isnan(run(isa, "exp2_downf", np.full(3, np.nan, np.float32))).all()
+
+
+@isas
+def test_the_exponential_of_scores(isa):
+    x = np.concatenate([np.linspace(-87, 88, 2_000_001, dtype=np.float32), [0, -0.0, 1e-30, -1e-45]]).astype("f")
+    assert units(run(isa, "decayf", x), np.exp(x.astype(np.float64))) <= 1.0
+    below = np.array([-87.01, -88, -104, -1e30, -np.inf], np.float32)
+    assert (run(isa, "decayf", below) == 0).all()
+    assert np.isnan(run(isa, "decayf", np.full(3, np.nan, np.float32))).all()
 
 
 @isas
