@@ -59,7 +59,7 @@
 
 #define REAL float
 #define NAME(x) x##_f
-#define EXP vm_expf
+#define EXP vm_decayf /* of what is at most 0, or rounded from that */
 #define LOG vm_logf
 #include "rows.h"
 #undef REAL
@@ -68,7 +68,7 @@
 #undef LOG
 #define REAL double
 #define NAME(x) x##_d
-#define EXP vm_exp
+#define EXP vm_decay
 #define LOG vm_log
 #include "rows.h"
 

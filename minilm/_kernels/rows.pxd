@@ -7,8 +7,8 @@ cdef extern from "rows.h" nogil:
     enum:
         ROWS  # that are worked on together, at most
         PART  # numbers that stay in the first cache
-    float vm_expf(float)
-    double vm_exp(double)
+    float vm_decayf(float)
+    double vm_decay(double)
     float largest_f(Py_ssize_t, const float*, float)
     double largest_d(Py_ssize_t, const double*, double)
     double sum_f(Py_ssize_t, const float*)
@@ -28,11 +28,11 @@ cdef inline Py_ssize_t rows_together(Py_ssize_t n) noexcept nogil:
     return max(1, min(<Py_ssize_t> ROWS, PART // max(n, 1)))
 
 
-cdef inline floating exp(floating x) noexcept nogil:
+cdef inline floating exp(floating x) noexcept nogil:  # of x at most 0
     if floating is float:
-        return vm_expf(x)
+        return vm_decayf(x)
     else:
-        return vm_exp(x)
+        return vm_decay(x)
 
 
 cdef inline floating largest(Py_ssize_t n, const floating *x, floating least) noexcept nogil:
