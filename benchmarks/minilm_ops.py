@@ -1,7 +1,12 @@
-"""Each op as minilm's users call it, for benchmarks.kernels: arrays and static arguments as in minilm/testing.py."""
+"""Each op as a model calls it, for benchmarks.kernels: arrays and static arguments as in minilm/testing.py.
+
+What learns is a parameter, whose array is the library's own.  An array that a user has handed in, or looked at, would
+also be read once each way by the guard against writes (minilm/guard.py), which no layer of a model pays.
+"""
 
 from minilm import Tensor, optim
 from minilm import functional as F
+from minilm.nn.module import parameter
 
 
 def _attention(q, k, v, bias, *, scale, causal, offset, window, lengths, dropout, rng, **_):
@@ -38,7 +43,8 @@ def both_ways(op, arrays, learns, static, upstream, rng):
 
     ``upstream(shape)`` is the gradient of the output.  Dropout draws from ``rng``.
     """
-    tensors = [None if a is None else Tensor(a, requires_grad=need) for a, need in zip(arrays, learns, strict=True)]
+    pairs = list(zip(arrays, learns, strict=True))
+    tensors = [None if a is None else parameter(a) if need else Tensor(a) for a, need in pairs]
     wanted = [t for t, need in zip(tensors, learns, strict=True) if need]
     function = FUNCTIONS[op]
 
@@ -54,7 +60,7 @@ def both_ways(op, arrays, learns, static, upstream, rng):
 
 def adamw(parameters, gradients, max_norm, options):
     """Return a function that clips by global norm and does one step; it returns the parameters."""
-    tensors = [Tensor(p, requires_grad=True) for p in parameters]
+    tensors = [parameter(p) for p in parameters]
     for p, g in zip(tensors, gradients, strict=True):
         p.grad = g
     optimizer = optim.AdamW(tensors, **options)

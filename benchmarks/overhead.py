@@ -39,9 +39,10 @@ def small_ops(F, tensor, layer_norm):
 def minilm_ops(threads):
     import minilm
     from minilm import functional as F
+    from minilm.nn.module import parameter
 
     minilm.set_num_threads(threads)
-    return small_ops(F, lambda a: minilm.Tensor(a, requires_grad=True), F.layer_norm), lambda a: a
+    return small_ops(F, parameter, F.layer_norm), lambda a: a
 
 
 def torch_ops(threads):
