@@ -85,7 +85,7 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
         for node in reversed(order):
             if any(parent in useful for parent in node.parents):
                 useful.add(node)
-    grads, owned = {root: dy}, set()
+    grads, owned, given = {root: dy}, set(), [dy]  # given: arrays of others, which nobody may keep
     for node in order:
         if (grad := grads.pop(node, None)) is None:  # nothing came down this path
             continue
@@ -93,9 +93,10 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
             if (changed := hook(grad)) is not None:
                 grad = _replaced(grad, changed, as_tensor)
                 owned.discard(node)
+                given.append(grad)
         kernel, parents = node.kernel, node.parents
         if node in stop or (kernel is None and not stop):
-            yield node, grad, node in owned
+            yield node, grad, node in owned or _last(grad, grads, given)
         if kernel is None or node in stop:
             continue
         if type(node) is Part:
@@ -127,6 +128,13 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
                 ours = isinstance(grads[parent], np.ndarray)  # NumPy's sum of numbers without axes is not
             if ours:
                 owned.add(parent)
+
+
+def _last(grad: Any, grads: dict, given: list) -> bool:
+    """Whether ``grad``, which several were handed, waits for nobody else: who gets it last may keep it."""
+    if type(grad) is not np.ndarray or grad.base is not None or any(g is grad for g in given):
+        return False
+    return not any(any(g is grad for g in held) if type(held) is list else held is grad for held in grads.values())
 
 
 def _new(part: Any, grad: Any) -> bool:

@@ -59,7 +59,7 @@ def seal(saved: tuple) -> Seal:
     checksums = None
     if _exposed:
         for i, array in enumerate(saved):
-            if isinstance(array, np.ndarray) and id(_owner(array)) in _exposed:
+            if isinstance(array, np.ndarray) and id(array if array.base is None else _owner(array)) in _exposed:
                 checksums = checksums or {}
                 checksums[i] = _checksum(array)
     return _clock, checksums

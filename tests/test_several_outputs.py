@@ -1,5 +1,7 @@
 """Ops of several outputs on the tape: what comes down to each output reaches the op once, and together."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -72,6 +74,26 @@ def test_no_tape_no_nodes():
         a, b = Tensor(np.ones((2, 3)), requires_grad=True)
     assert not a.requires_grad
     assert not b.requires_grad
+
+
+def test_of_two_leaves_that_are_handed_one_gradient_one_keeps_it(backend):
+    """A residual and what is added to it have the same gradient: it is copied once, not twice."""
+    x, y = (Tensor(np.ones((400, 300), np.float32), requires_grad=True) for _ in "xy")
+    dy = np.ones((400, 300), np.float32)
+    np.add(*F.add_layer_norm(x, y)).backward(dy)  # loads the loops
+    total, normal = F.add_layer_norm(x, y)
+    x.grad = y.grad = None
+    tracemalloc.start()
+    try:
+        (total + normal).backward(dy)
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert not np.shares_memory(x.grad, y.grad)
+    assert_close(x.grad, y.grad, 0)
+    assert kept < 2.5 * dy.nbytes
+    x.grad += 1  # writable, and its own
+    assert not np.shares_memory(x.grad, dy)
 
 
 def heads(x, order):

@@ -15,14 +15,17 @@ CHUNKS = 16  # sums over rows are made in this many parts on any number of threa
 
 def flat(x):  # (...) -> (n,)
     """Return x as one row in C order, not to be written to; a view where that is possible."""
-    row = np.ascontiguousarray(x).reshape(-1)
+    row = x.view() if x.ndim == 1 and x.flags.c_contiguous else np.ascontiguousarray(x).reshape(-1)
     row.flags.writeable = False
     return row
 
 
 def as_rows(x):  # (..., C) -> (N, C)
     """Return x as a matrix of its last axis, not to be written to; a view where that is possible."""
-    rows = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    if x.ndim == 2 and x.flags.c_contiguous:
+        rows = x.view()
+    else:
+        rows = np.ascontiguousarray(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
     rows.flags.writeable = False
     return rows
 

@@ -50,13 +50,14 @@ def linear(input: Any, weight: Any, bias: Any = None, *, transposed: bool = True
     way GPT-2's checkpoints keep it.  ValueError where the shapes do not fit.  Mathematics: _kernels/linear/linear.py.
     """
     x, w, b = as_tensor(input), as_tensor(weight), checks.optional(bias)
-    if w.ndim != 2 or not x.ndim or x.shape[-1] != w.shape[1 if transposed else 0]:
+    shape = w._data.shape
+    if len(shape) != 2 or x._data.shape[-1:] != (shape[1 if transposed else 0],):
         rows = "(F, C)" if transposed else "(C, F)"
         raise ValueError(
             f"linear: input (..., C) and weight {rows} must agree in C; got input {x.shape} and weight {w.shape}."
         )
-    F = w.shape[0 if transposed else 1]
-    if b is not None and b.shape != (F,):
+    F = shape[0 if transposed else 1]
+    if b is not None and b._data.shape != (F,):
         raise ValueError(f"linear: bias must have shape ({F},), one per output; got {b.shape}.")
     checks.same_dtype("linear", input=x, weight=w, bias=b)
     return apply(kernel("linear"), x, w, b, transposed=transposed)

@@ -92,7 +92,10 @@ def check_labels(op: str, t: Tensor, V: int, ignore_index: int, label_smoothing:
 def last_axis(op: str, x: Tensor, **vectors: Tensor | None) -> None:
     floating(op, x)
     axis = x._data.shape[-1:]
-    if not axis or any(v is not None and v._data.shape != axis for v in vectors.values()):
+    fits = axis != ()
+    for v in vectors.values():
+        fits = fits and (v is None or v._data.shape == axis)
+    if not fits:
         got = ", ".join(f"{name} {v.shape}" for name, v in vectors.items() if v is not None)
         raise ValueError(
             f"{op}: {' and '.join(vectors)} must have the shape of the last axis of input {x.shape}; got {got}."
@@ -101,10 +104,14 @@ def last_axis(op: str, x: Tensor, **vectors: Tensor | None) -> None:
 
 
 def same_dtype(op: str, **tensors: Tensor | None) -> None:
-    first = next(iter(tensors.values()))._data.dtype  # type: ignore[union-attr]  # the first is never optional
-    if any(t is not None and t._data.dtype is not first and t._data.dtype != first for t in tensors.values()):
-        dtypes = {name: t.dtype for name, t in tensors.items() if t is not None}
-        got = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+    first, same = None, True
+    for t in tensors.values():
+        if t is not None:
+            dtype = t._data.dtype
+            first = first or dtype
+            same = same and (dtype is first or dtype == first)  # most dtypes are one object: comparing takes longer
+    if not same:
+        got = ", ".join(f"{name} {t.dtype}" for name, t in tensors.items() if t is not None)
         raise TypeError(f"{op}: all must have one dtype; got {got}. Cast with x.astype(...).")
 
 
