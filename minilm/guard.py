@@ -8,6 +8,8 @@ saves them and again when its backward runs.  Parameters of a model that nobody 
 
 import weakref
 import zlib
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +38,7 @@ def wrote(array: np.ndarray) -> None:
     _clock += 1
     owner = _owner(array)
     key = id(owner)
-    _written[key] = (weakref.ref(owner, lambda _: _written.pop(key, None)), _clock)
+    _written[key] = (weakref.ref(owner, _dropping(_written, key)), _clock)
 
 
 def expose(array: np.ndarray) -> np.ndarray:
@@ -45,7 +47,7 @@ def expose(array: np.ndarray) -> np.ndarray:
     owner = _owner(array)
     key = id(owner)
     if key not in _exposed:
-        _exposed[key] = _Exposed(weakref.ref(owner, lambda _: _exposed.pop(key, None)), {})
+        _exposed[key] = _Exposed(weakref.ref(owner, _dropping(_exposed, key)), {})
     seen = _exposed[key].seen
     whole = owner if 2 * array.nbytes >= owner.nbytes else array  # the owner outlives a view of it
     if (old := seen.get(id(whole))) is None or old.array() is not whole:
@@ -91,6 +93,14 @@ def _changed(array: np.ndarray, exposed: _Exposed) -> bool:
         if part is not None and np.may_share_memory(part, array) and _checksum(part) != seen.checksum:
             return True
     return False
+
+
+def _dropping(entries: dict, key: int) -> Callable:
+    """What a weak reference calls when its array is gone: no Python code, in which a Ctrl-C would be lost.
+
+    The reference that it is called with is the default of ``pop``.
+    """
+    return partial(entries.pop, key)
 
 
 def _owner(array: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Writes into arrays that the tape has saved: each is an error at backward that names the op, and nothing else is."""
 
 import gc
+import sys
 
 import numpy as np
 import pytest
@@ -279,3 +280,16 @@ def test_arrays_that_no_user_has_seen_are_never_read(monkeypatch):
     w = made_by_library(3)
     np.exp(w * w).sum().backward()
     w.writable()[...] = 1
+
+
+def test_no_python_code_runs_when_an_array_dies():
+    """A Ctrl-C that arrives in a callback of a dying object is reported and ignored: generation went on."""
+    x = Tensor(np.zeros(3))
+    x.writable()
+    called = []
+    sys.setprofile(lambda frame, event, _: called.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        del x
+    finally:
+        sys.setprofile(None)
+    assert called == []
