@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -83,9 +84,16 @@ def python(*arguments, **kwargs):
 
 
 def start(*arguments):
-    """Start the command minilm in a process of its own, and return it at once."""
+    """Start the command minilm in a process of its own, and return it at once.
+
+    It hears SIGINT, though we may have been started in the background of a shell, which ignores it.
+    """
     command = [sys.executable, "-m", "minilm", *arguments]
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def environment():
