@@ -72,7 +72,7 @@ def units(got, exact):
     zero = rounded == 0
     assert (np.signbit(got[zero]) == np.signbit(rounded[zero])).all()
     spacing = np.spacing(np.abs(rounded[~special])).astype(np.float64)
-    return float((np.abs(got[~special] - exact[~special]) / spacing).max())
+    return float((np.abs(got[~special] - exact[~special]) / spacing).max(initial=0))
 
 
 def check(isa, name, x):
@@ -90,8 +90,8 @@ def test_errors_in_units_in_the_last_place(name, isa):
 @pytest.mark.slow
 @isas
 @pytest.mark.parametrize("name", LIMITS)
-def test_errors_over_hundreds_of_millions_of_floats(name, isa):
-    for part in np.array_split(floats(13), 64):
+def test_errors_over_tens_of_millions_of_floats(name, isa):
+    for part in np.array_split(floats(101), 64):
         check(isa, name, part)
 
 
