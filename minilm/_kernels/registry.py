@@ -73,10 +73,11 @@ def load(op: str, backend: str) -> Kernel:
         forward, backward = getattr(reference, f"{op}_forward"), getattr(reference, f"{op}_backward")
         return Kernel(op, backend, forward, backward, getattr(reference, f"{op}_accumulate", None))
     try:
-        loops = _LOOPS[backend](getattr(reference, "LOOPS", op))
+        owners = getattr(reference, "LOOPS", op)
+        loops = [_LOOPS[backend](owner) for owner in ((owners,) if isinstance(owners, str) else owners)]
     except ImportError as error:
         raise BackendUnavailable(f"{op} on {backend}: {error}. {_HOW_TO_GET[backend]}") from error
-    made = getattr(reference, f"{op}_compiled")(loops)
+    made = getattr(reference, f"{op}_compiled")(*loops)
     return Kernel(op, backend, made, _no_backward) if op in UPDATES else Kernel(op, backend, *made)
 
 

@@ -9,10 +9,11 @@ Backward:
     dx = dy Wᵀ        dW = xᵀ dy        db = Σ_rows dy
 
 ``transposed`` says that the matrix is kept as (F, C), as in torch.nn.Linear, so that W is its transpose; GPT-2's
-checkpoints keep (C, F).  Saves x and W.  All the work is one matrix product each way, which BLAS does; leading axes
-are folded into rows first, because np.matmul would make one small product per leading index.  What is left to compiled
-loops is the bias, a tenth of the time of the whole when NumPy adds it on one thread, and its gradient, summed over
-chunks of rows that depend on the shape alone, so that its bits do not depend on the threads, as BLAS's may.
+checkpoints keep (C, F).  Saves x and W.  Leading axes are folded into rows first, because np.matmul would make one
+small product per leading index.  The compiled form makes its products in gemm.h, which adds the bias on the way and
+gives the same bits on any number of threads; where that was not built, and where there is little to multiply, it
+leaves them to BLAS.  The gradient of the bias is summed over chunks of rows that depend on the shape alone, for the
+sake of the bits.
 Derivation: linear.md.
 """
 
@@ -22,8 +23,10 @@ import numpy as np
 
 from ..layout import CHUNKS, as_rows, flat
 
-SMALL = 8192  # numbers below which adding the bias by the loops costs more than it saves
 CHUNK = 1 << 18  # numbers that one thread sums, or more where that would make too many chunks
+FEW = 8  # rows, terms or columns below which a product is a few passes over a matrix, which BLAS makes without copies
+LITTLE = 1 << 15  # multiplications that take less time than laying out arguments
+BLOCK = 1 << 22  # bytes of a sum that are added at a time: they stay in the cache between BLAS's product and the sum
 
 
 def linear_forward(x, w, b, *, transposed):  # (..., C), (F, C) or (C, F), (F,) -> (..., F)
@@ -50,21 +53,60 @@ def linear_backward(dy, saved, needs):
 
 
 def linear_compiled(loops):
-    """Wrap the compiled ``loops``, which add the bias and sum its gradient; the products are the reference's."""
+    """Wrap the compiled ``loops``: fold rows, allocate, multiply; and sum the gradient of the bias."""
+    product = product_of(loops)
 
     def forward(x, w, b, *, transposed):
-        if b is None or len(b) * prod(x.shape[:-1]) < SMALL:
-            return linear_forward(x, w, b, transposed=transposed)
-        y, saved = linear_forward(x, w, None, transposed=transposed)
-        loops.add_bias(y.reshape(-1, y.shape[-1]), flat(b))
-        return y, saved
+        W = w.T if transposed else w
+        N, (C, F) = prod(x.shape[:-1]), W.shape
+        y = np.empty((N, F), x.dtype)
+        product(x.reshape(N, C), W, y, b)
+        return y.reshape(*x.shape[:-1], F), (x, w, transposed)
 
     def backward(dy, saved, needs):
-        dx, dw, _ = linear_backward(dy, saved, (*needs[:2], False))
-        if not needs[2]:
-            return dx, dw, None
-        db = np.zeros((min(CHUNKS, 1 + dy.size // CHUNK), dy.shape[-1]), dy.dtype)
-        loops.sum_rows(as_rows(dy), db)
-        return dx, dw, db.sum(axis=0)
+        x, w, transposed = saved
+        N, C, F = prod(x.shape[:-1]), x.shape[-1], dy.shape[-1]
+        x_rows, dy_rows = x.reshape(N, C), dy.reshape(N, F)
+        dx = dw = db = None
+        if needs[0]:
+            dx = np.empty(x.shape, x.dtype)
+            product(dy_rows, w if transposed else w.T, dx.reshape(N, C))
+        if needs[1]:
+            dw = np.empty(w.shape, w.dtype)
+            product(dy_rows.T, x_rows, dw) if transposed else product(x_rows.T, dy_rows, dw)
+        if needs[2]:
+            db = np.zeros((min(CHUNKS, 1 + dy.size // CHUNK), F), dy.dtype)
+            loops.sum_rows(as_rows(dy), db)
+            db = db.sum(axis=0)
+        return dx, dw, db
 
     return forward, backward
+
+
+def product_of(loops):
+    """Return ``product(a, b, c, bias=None, add=False)``, which writes a b + bias into c, or adds it to what is there.
+
+    a (M, K) and b (K, N) may be any views, c (M, N) is in C order and apart from them.
+    """
+
+    def product(a, b, c, bias=None, add=False):
+        (M, K), N = a.shape, b.shape[1]
+        much = loops.GEMM and M >= FEW and N >= FEW and K >= FEW and M * N * K >= LITTLE
+        if much and loops.product(a, b, c, c[:0, 0] if bias is None else flat(bias), add):
+            return
+        if add:
+            _add_in_blocks(a, b, c)
+        else:
+            np.matmul(a, b, out=c)
+        if bias is not None:
+            loops.add_bias(c, flat(bias))
+
+    return product
+
+
+def _add_in_blocks(a, b, c):
+    step = max(1, BLOCK // max(1, c.shape[1] * c.itemsize))  # rows
+    block = np.empty((min(step, len(c)), c.shape[1]), c.dtype)
+    for i in range(0, len(c), step):
+        to = c[i : i + step]
+        to += np.matmul(a[i : i + step], b, out=block[: len(to)])

@@ -1,12 +1,48 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The loops of linear, for Cython: the bias, added by all threads where the product has just been left in the cache, and
-its gradient, summed over chunks of rows.
-
-The products themselves are BLAS's, see linear.py.
-"""
+"""The loops of linear, for Cython: the products (gemm.h), and the gradient of the bias, summed over chunks of rows."""
 
 from cython cimport floating
 from cython.parallel cimport prange
+
+cdef extern from * nogil:
+    """
+    #define REAL float
+    #define NAME(x) x##_f
+    #include "linear/gemm.h"
+    #undef REAL
+    #undef NAME
+    #define REAL double
+    #define NAME(x) x##_d
+    #include "linear/gemm.h"
+    #undef REAL
+    #undef NAME
+    """
+    int HAS_GEMM
+    int gemm_f(long, long, long, const float*, long, long, const float*, long, long, float*, long, const float*, int)
+    int gemm_d(long, long, long, const double*, long, long, const double*, long, long, double*, long, const double*, int)
+
+GEMM = bool(HAS_GEMM)  # whether ``product`` can be called
+
+
+def product(const floating[:, :] a, const floating[:, :] b, floating[:, ::1] c, const floating[::1] bias, bint add):
+    """Write a b + bias into c, or add it to what is there, and return True; or return False, and do nothing, where a
+    stride is no multiple of a number's size.  No side may be empty; a bias of length 0 is none.
+    """
+    cdef Py_ssize_t M = c.shape[0], N = c.shape[1], K = a.shape[1], unit = sizeof(floating)
+    cdef Py_ssize_t a_row = a.strides[0] // unit, a_col = a.strides[1] // unit
+    cdef Py_ssize_t b_row = b.strides[0] // unit, b_col = b.strides[1] // unit
+    cdef const floating *shift = &bias[0] if bias.shape[0] else NULL
+    cdef int failed
+    if (a.strides[0] | a.strides[1] | b.strides[0] | b.strides[1]) & (unit - 1):
+        return False
+    with nogil:
+        if floating is float:
+            failed = gemm_f(M, N, K, &a[0, 0], a_row, a_col, &b[0, 0], b_row, b_col, &c[0, 0], N, shift, add)
+        else:
+            failed = gemm_d(M, N, K, &a[0, 0], a_row, a_col, &b[0, 0], b_row, b_col, &c[0, 0], N, shift, add)
+    if failed:
+        raise MemoryError("linear: no memory for a copy of some columns")
+    return True
 
 
 def add_bias(floating[:, ::1] y, const floating[::1] b):

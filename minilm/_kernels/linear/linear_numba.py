@@ -1,9 +1,11 @@
-"""The loops of linear, for Numba: the bias and its gradient.  The products themselves are BLAS's, see linear.py."""
+"""The loops of linear, for Numba: the bias and its gradient.  The products themselves are BLAS's."""
 
 import numpy as np
 from numba import njit, prange
 
 from ..vecmath_numba import EXACT
+
+GEMM = False  # there is no ``product``: see linear.py
 
 
 @njit(**EXACT)

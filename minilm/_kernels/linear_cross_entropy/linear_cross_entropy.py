@@ -19,10 +19,9 @@ Derivation, and why the logits are not computed twice: linear_cross_entropy.md.
 import numpy as np
 
 from ..cross_entropy.cross_entropy import cross_entropy_backward, cross_entropy_forward
-from ..linear.linear import linear_backward, linear_forward
+from ..linear.linear import linear_backward, linear_forward, product_of
 
-LOOPS = "cross_entropy"  # the op whose loops these are
-BLOCK = 1 << 22  # bytes of dW that are added at a time: they stay in the cache between the product and the sum
+LOOPS = "cross_entropy", "linear"  # the ops whose loops these are
 
 
 def linear_cross_entropy_forward(  # (N, C), (V, C), (V,), (N,) -> ()
@@ -39,8 +38,9 @@ def linear_cross_entropy_backward(dloss, saved, needs):
     return *linear_backward(dz, saved[:3], needs[:3]), None
 
 
-def linear_cross_entropy_compiled(loops):
-    """Wrap the ``loops`` of cross_entropy: BLAS makes a chunk's logits, they its loss and gradient, BLAS the rest."""
+def linear_cross_entropy_compiled(loops, loops_of_linear):
+    """Wrap the ``loops`` of both ops: a chunk's logits are a product, which become its loss and gradient in place."""
+    product = product_of(loops_of_linear)
 
     def walk(x, w, b, target, ignore_index, label_smoothing, reduction, rows, needs):
         """Return the loss, and of its gradients in x, w and b those that are needed."""
@@ -59,17 +59,16 @@ def linear_cross_entropy_compiled(loops):
         logits = np.empty((min(chunk, N), V), x.dtype)
         for start in range(0, N, chunk):
             part = slice(start, start + chunk)
-            z = np.matmul(x[part], w.T, out=logits[: len(t[part])])
-            if b is not None:
-                z += b
+            z = logits[: len(t[part])]
+            product(x[part], w.T, z, b)
             loops.forward_rows(z, t[part], ignore_index, label_smoothing, loss[part], L[part])
             if not any(needs):
                 continue
             loops.backward_rows(z, t[part], L[part], weights[part], ignore_index, label_smoothing, z)  # z is dz now
             if dx is not None:
-                _product_over_classes(z, w, dx[part])
+                product(z, w, dx[part])
             if dw is not None:
-                _product(z, x[part], dw, add=start > 0)
+                product(z.T, x[part], dw, add=start > 0)
             if db is not None:
                 db += np.ones(len(z), z.dtype) @ z
         if dx is not None and not every:
@@ -97,27 +96,3 @@ def linear_cross_entropy_compiled(loops):
         return *grads, None
 
     return forward, backward
-
-
-def _product_over_classes(dz, w, dx):
-    """Write dz W into dx.  OpenBLAS sums a multiple of 32 terms alike on any number of threads: see docs/threads.md."""
-    V = len(w)
-    even = V - V % 32
-    if even in (0, V):
-        np.matmul(dz, w, out=dx)
-        return
-    np.matmul(dz[:, :even], w[:even], out=dx)
-    dx += dz[:, even:] @ w[even:]
-
-
-def _product(dz, x, dw, *, add):
-    """Write dzᵀ x (V, C) into dw, or add it there."""
-    if not add:
-        np.matmul(dz.T, x, out=dw)
-        return
-    V, C = dw.shape
-    step = max(1, BLOCK // max(1, C * dw.itemsize))
-    block = np.empty((min(step, V), C), dw.dtype)
-    for v in range(0, V, step):
-        to = dw[v : v + step]
-        to += np.matmul(dz[:, v : v + step].T, x, out=block[: len(to)])

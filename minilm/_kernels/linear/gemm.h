@@ -1,0 +1,245 @@
+/* The matrix product, for linear_cython.pyx: c (M, N) = a (M, K) b (K, N), or c + a b, on all threads.
+ *
+ * An entry of c is the sum over k, in that order, of blocks of STEP terms or a few less: which thread makes it, and in
+ * which tile, changes nothing, so its bits depend on the shapes alone.  A tile of c, TALL rows of two vectors, stays in
+ * registers while k runs; every step of k reads two vectors of b and one number for each row.  b is copied first, a few
+ * panels of two vectors' width at a time, so that a tile reads one line after another and pages change seldom; a is
+ * read where it lies, if its rows do, and is copied likewise if its columns do.  Source: Goto and van de Geijn (2008),
+ * doi:10.1145/1356052.1356053; Van Zee and van de Geijn (2015), doi:10.1145/2764454 (BLIS).
+ *
+ * Included once per type, with REAL and NAME(x) defined.  Vectors are GCC's and Clang's extension.
+ */
+#ifndef STEP
+#include <stdlib.h>
+
+#if defined(_OPENMP) && defined(__GNUC__) && defined(__FMA__) /* elsewhere NumPy's BLAS is the better one */
+#define HAS_GEMM 1
+#include <omp.h>
+#if defined(__AVX512F__) /* 32 registers: 24 sums */
+#define VECTOR 64
+#define TALL 12
+#else /* 16: 12 sums */
+#define VECTOR 32
+#define TALL 6
+#endif
+#else
+#define HAS_GEMM 0
+#endif
+
+#define STEP 384 /* terms of a sum between two visits to c: a panel of so many rows stays in the nearest cache */
+#define BAND 512 /* rows of a that one thread multiplies by a panel before it goes on: they stay in its cache */
+#define PANELS 8 /* that are copied together */
+#define ENOUGH (1L << 17) /* multiplications that are worth a thread */
+
+static inline long lesser(long x, long y) { return x < y ? x : y; }
+static inline long parts_of(long x, long most) { return (x + most - 1) / most; }
+
+#if HAS_GEMM
+static void *spare = NULL; /* memory that waits for the next product, so that its pages need not be asked for again */
+#endif
+#endif
+
+#if HAS_GEMM
+typedef REAL NAME(vec) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_alias));
+typedef REAL NAME(four) __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+#define LANES ((long)(VECTOR / sizeof(REAL)))
+#define WIDE (2 * LANES)
+#define INLINE static inline __attribute__((always_inline))
+
+/* What happens to c: it is replaced, or added to; and after the last term, a bias is added. */
+typedef struct { REAL *c; long row; int add; const REAL *bias; } NAME(target);
+
+/* rows of c, one panel wide.  ``rows`` is a constant where this is inlined. */
+INLINE void NAME(tile)(const int rows, long K, const REAL *a, long a_row, long a_col, const REAL *b,
+                       NAME(target) to) {
+    NAME(vec) sum[TALL][2];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+        __builtin_prefetch(to.c + i * to.row); /* c may be far away, and is wanted when the sums are done */
+        __builtin_prefetch(to.c + i * to.row + LANES);
+        sum[i][0] = sum[i][1] = (NAME(vec)){0};
+    }
+    for (long k = 0; k < K; k++, b += WIDE) {
+        const NAME(vec) left = *(const NAME(vec) *)b, right = *(const NAME(vec) *)(b + LANES);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            sum[i][0] += a[i * a_row + k * a_col] * left;
+            sum[i][1] += a[i * a_row + k * a_col] * right;
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; j++) {
+            NAME(vec) *out = (NAME(vec) *)(to.c + i * to.row + j * LANES);
+            if (to.add) sum[i][j] += *out;
+            if (to.bias) sum[i][j] += *(const NAME(vec) *)(to.bias + j * LANES);
+            *out = sum[i][j];
+        }
+}
+
+#define TILES(rows) \
+    for (; M >= rows; M -= rows, a += rows * a_row, to.c += rows * to.row) \
+        NAME(tile)(rows, K, a, a_row, a_col, b, to);
+
+INLINE void NAME(tiles)(long M, long K, const REAL *a, long a_row, long a_col, const REAL *b, NAME(target) to) {
+    TILES(TALL)
+#if TALL > 8
+    TILES(8)
+#endif
+    TILES(4)
+    TILES(2)
+    TILES(1)
+}
+
+/* M rows of c, one panel wide, with the rows of a where they lie; and with a copied by pack_columns. */
+static void NAME(of_rows)(long M, long K, const REAL *a, long a_row, const REAL *b, NAME(target) to) {
+    NAME(tiles)(M, K, a, a_row, 1, b, to);
+}
+
+static void NAME(of_columns)(long M, long K, const REAL *a, const REAL *b, NAME(target) to) {
+    for (; M >= TALL; M -= TALL, a += TALL * K, to.c += TALL * to.row) NAME(tile)(TALL, K, a, 1, TALL, b, to);
+    NAME(tiles)(M, K, a, 1, TALL, b, to);
+}
+
+/* a (M, K) as panels of TALL rows, in each of which k comes first: to[panel][k][row]. */
+static void NAME(pack_columns)(long M, long K, const REAL *a, long a_row, long a_col, REAL *to) {
+    for (long i = 0; i < M; i += TALL, to += TALL * K, a += TALL * a_row) {
+        const long rows = lesser(TALL, M - i);
+        if (a_row == 1 && M - i >= TALL + LANES) /* whole vectors: what is too much is overwritten afterwards */
+            for (long k = 0; k < K; k++)
+#pragma GCC unroll 4
+                for (long l = 0; l < TALL; l += LANES)
+                    *(NAME(vec) *)(to + k * TALL + l) = *(const NAME(vec) *)(a + k * a_col + l);
+        else
+            for (long k = 0; k < K; k++)
+                for (long l = 0; l < rows; l++) to[k * TALL + l] = a[l * a_row + k * a_col];
+    }
+}
+
+/* Four rows of four numbers become columns, WIDE apart. */
+INLINE void NAME(turn)(const REAL *x, long row, REAL *to) {
+    const NAME(four) w = *(const NAME(four) *)x, y = *(const NAME(four) *)(x + 2 * row);
+    const NAME(four) v = *(const NAME(four) *)(x + row), z = *(const NAME(four) *)(x + 3 * row);
+    const NAME(four) a = {w[0], v[0], w[1], v[1]}, b = {y[0], z[0], y[1], z[1]};
+    const NAME(four) e = {w[2], v[2], w[3], v[3]}, f = {y[2], z[2], y[3], z[3]};
+    *(NAME(four) *)to = (NAME(four)){a[0], a[1], b[0], b[1]};
+    *(NAME(four) *)(to + WIDE) = (NAME(four)){a[2], a[3], b[2], b[3]};
+    *(NAME(four) *)(to + 2 * WIDE) = (NAME(four)){e[0], e[1], f[0], f[1]};
+    *(NAME(four) *)(to + 3 * WIDE) = (NAME(four)){e[2], e[3], f[2], f[3]};
+}
+
+/* b (K, N) as panels of WIDE columns, the last one filled up with zeros: to[panel][k][column]. */
+static void NAME(pack_panels)(long N, long K, const REAL *b, long b_row, long b_col, REAL *to) {
+    const long whole = N / WIDE * WIDE;
+    if (b_row == 1) /* its columns lie in one piece */
+        for (long j = 0; j < N; j += 4) {
+            const REAL *x = b + j * b_col;
+            REAL *column = to + j / WIDE * WIDE * K + j % WIDE;
+            long k = 0;
+            if (j + 4 <= N)
+                for (; k + 4 <= K; k += 4) NAME(turn)(x + k, b_col, column + k * WIDE);
+            for (; k < K; k++)
+                for (long l = 0; l < lesser(4, N - j); l++) column[k * WIDE + l] = x[l * b_col + k];
+        }
+    else
+        for (long k = 0; k < K; k++) {
+            const REAL *x = b + k * b_row;
+            long j = 0;
+            if (b_col == 1)
+                for (; j < whole; j += WIDE) {
+                    NAME(vec) *row = (NAME(vec) *)(to + j * K + k * WIDE);
+                    const NAME(vec) left = *(const NAME(vec) *)(x + j), right = *(const NAME(vec) *)(x + j + LANES);
+                    row[0] = left;
+                    row[1] = right;
+                }
+            for (; j < N; j++) to[j / WIDE * WIDE * K + k * WIDE + j % WIDE] = x[j * b_col];
+        }
+    for (long k = 0; k < K && whole < N; k++)
+        for (long j = N - whole; j < WIDE; j++) to[whole * K + k * WIDE + j] = 0;
+}
+
+/* How many groups share the rows of c, where the other threads share its panels: the way with the least work. */
+static long NAME(groups)(long M, long panels, long threads) {
+    long best = 1, least = 0;
+    for (long g = threads; g >= 1; g--) { /* to copy a panel takes about as long as 12 rows of it */
+        const long work = (parts_of(M, g * 4) * 4 + 12) * parts_of(panels, threads / g);
+        if (threads % g == 0 && (least == 0 || work < least - least / 32)) best = g, least = work;
+    }
+    return best;
+}
+
+/* What one thread of several does; its scratch holds PANELS panels of b and, if columns of a lie in one piece, a BAND. */
+static void NAME(share)(long me, long threads, long M, long N, long K, const REAL *a, long a_row, long a_col,
+                        const REAL *b, long b_row, long b_col, REAL *c, long c_row, const REAL *bias, int add,
+                        REAL *scratch) {
+    const long panels = parts_of(N, WIDE), step = parts_of(K, parts_of(K, STEP));
+    const long across = NAME(groups)(M, panels, threads), along = threads / across;
+    const long top = M * (me % across) / across, bottom = M * (me % across + 1) / across;
+    const long first = panels * (me / across) / along, end = panels * (me / across + 1) / along;
+    const long bands = parts_of(bottom - top, BAND);
+    REAL *const turned = scratch + PANELS * STEP * WIDE;
+    REAL edge[BAND * WIDE]; /* where a panel reaches beyond c */
+    for (long band = 0; band < bands; band++) {
+        const long i = top + (bottom - top) * band / bands, m = top + (bottom - top) * (band + 1) / bands - i;
+        for (long k = 0; k < K; k += step) {
+            const long terms = lesser(step, K - k);
+            const REAL *const here = a + i * a_row + k * a_col, *const shift = k + terms == K ? bias : NULL;
+            if (a_col != 1) NAME(pack_columns)(m, terms, here, a_row, a_col, turned);
+            for (long p = first; p < end; p++) {
+                const long j = p * WIDE, n = lesser(WIDE, N - j), place = (p - first) % PANELS;
+                const int whole = n == WIDE;
+                REAL *const out = c + i * c_row + j;
+                const NAME(target) to = {whole ? out : edge, whole ? c_row : WIDE, whole && (add || k),
+                                         whole && shift ? shift + j : NULL};
+                if (place == 0)
+                    NAME(pack_panels)(lesser(N - j, WIDE * lesser(PANELS, end - p)), terms,
+                                      b + k * b_row + j * b_col, b_row, b_col, scratch);
+                if (a_col == 1)
+                    NAME(of_rows)(m, terms, here, a_row, scratch + place * WIDE * terms, to);
+                else
+                    NAME(of_columns)(m, terms, turned, scratch + place * WIDE * terms, to);
+                for (long x = 0; x < m && !whole; x++)
+                    for (long y = 0; y < n; y++) {
+                        REAL sum = edge[x * WIDE + y];
+                        if (add || k) sum += out[x * c_row + y];
+                        out[x * c_row + y] = shift ? sum + shift[j + y] : sum;
+                    }
+            }
+        }
+    }
+}
+
+/* Return 0, or 1 where there was no memory.  a and b may have any strides; rows of c are c_row apart. */
+static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_col, const REAL *b, long b_row,
+                      long b_col, REAL *c, long c_row, const REAL *bias, int add) {
+    const long most = lesser(omp_get_max_threads(), 1 + M * N / ENOUGH * K + M * N % ENOUGH * K / ENOUGH);
+    const size_t numbers = PANELS * STEP * WIDE + (a_col == 1 ? 0 : (lesser(M, BAND) + TALL) * STEP) + 2 * LANES;
+    const size_t each = (numbers * sizeof(REAL) + 63) / 64 * 64, size = most * each + 64;
+    char *block = (char *)__atomic_exchange_n(&spare, NULL, __ATOMIC_ACQ_REL);
+    if (block && *(size_t *)block < size) {
+        free(block);
+        block = NULL;
+    }
+    if (!block) {
+        block = (char *)aligned_alloc(64, size);
+        if (!block) return 1;
+        *(size_t *)block = size;
+    }
+#pragma omp parallel num_threads((int)most) if (most > 1)
+    NAME(share)(omp_get_thread_num(), omp_get_num_threads(), M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, bias,
+                add, (REAL *)(block + 64 + omp_get_thread_num() * each));
+    free(__atomic_exchange_n(&spare, block, __ATOMIC_ACQ_REL));
+    return 0;
+}
+
+#undef LANES
+#undef WIDE
+#undef INLINE
+#undef TILES
+#else
+static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_col, const REAL *b, long b_row,
+                      long b_col, REAL *c, long c_row, const REAL *bias, int add) {
+    return 1;
+}
+#endif

@@ -1,0 +1,131 @@
+"""The matrix product of gemm.h against NumPy's BLAS: sizes around its tiles, panels and bands, and any strides."""
+
+import numpy as np
+import pytest
+
+import minilm
+from minilm._kernels import registry
+from minilm._kernels.linear.linear import product_of
+
+TYPES = {"float32": np.float32, "float64": np.float64}
+SIZES = [  # M, K, N: tiles have 12 or 6 rows and 8 to 32 columns, sums are cut at 384 terms, rows at 512
+    (8, 8, 512), (12, 33, 32), (13, 64, 65), (23, 385, 31), (64, 384, 257),
+    (97, 769, 16), (511, 40, 40), (1100, 47, 33), (8, 4096, 9), (31, 32, 1031),
+]  # fmt: skip
+
+
+@pytest.fixture
+def loops():
+    found = registry._LOOPS["cython"]("linear")
+    if not found.GEMM:
+        pytest.skip("gemm.h was not built for this instruction set: BLAS makes the products")
+    return found
+
+
+def laid_out(x, layout):
+    """The numbers of x, lying in memory in another way."""
+    if layout == "columns":
+        return np.asfortranarray(x)
+    if layout == "every third":
+        wide = np.full((x.shape[0], 3 * x.shape[1]), np.nan, x.dtype)
+        wide[:, ::3] = x
+        return wide[:, ::3]
+    if layout == "backwards":
+        return np.ascontiguousarray(x[::-1, ::-1])[::-1, ::-1]
+    if layout == "one row, repeated":
+        return np.broadcast_to(x[:1], x.shape)
+    if layout == "one column, repeated":
+        return np.broadcast_to(x[:, :1], x.shape)
+    return x
+
+
+def judge(c, a, b, before=0.0):
+    """Every entry within the bound of a sum made term by term (Higham, Accuracy and Stability, section 3.1)."""
+    exact = a.astype(np.longdouble) @ b.astype(np.longdouble) + before
+    bound = (a.shape[1] + 4) * np.finfo(c.dtype).eps * (abs(a) @ abs(b) + abs(np.asarray(before)))
+    assert np.isfinite(c).all()
+    assert (abs(c - exact) <= bound).all(), f"off by {(abs(c - exact) / bound).max():.3g} times the bound"
+
+
+@pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_sizes(loops, size, dtype):
+    M, K, N = size
+    rng = np.random.default_rng(M * N)
+    a, b = rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)
+    bias, before = rng.standard_normal(N).astype(dtype), rng.standard_normal((M, N)).astype(dtype)
+    for shift in (None, bias):
+        for start in (None, before):
+            c = np.full((M, N), np.nan, dtype) if start is None else start.copy()
+            assert loops.product(a, b, c, bias[:0] if shift is None else shift, start is not None)
+            judge(c, a, b, (0 if shift is None else shift) + (np.zeros((M, N), dtype) if start is None else start))
+
+
+LAYOUTS = ["rows", "columns", "every third", "backwards", "one row, repeated", "one column, repeated"]
+
+
+@pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
+@pytest.mark.parametrize("of_b", LAYOUTS)
+@pytest.mark.parametrize("of_a", LAYOUTS)
+def test_layouts(loops, of_a, of_b, dtype):
+    rng = np.random.default_rng(0)
+    a = laid_out(rng.standard_normal((45, 397)).astype(dtype), of_a)
+    b = laid_out(rng.standard_normal((397, 77)).astype(dtype), of_b)
+    a.flags.writeable = b.flags.writeable = False
+    c = np.full((45, 77), np.nan, dtype)
+    assert loops.product(a, b, c, c[:0, 0], False)
+    judge(c, a, b)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (768, 128, 128), (128, 768, 384)], ids=str)
+def test_the_bits_are_the_same_on_any_number_of_threads(loops, size):
+    M, K, N = size
+    rng = np.random.default_rng(1)
+    a, b = rng.standard_normal((M, K)).astype(np.float32), rng.standard_normal((K, N)).astype(np.float32)
+    bias, found = rng.standard_normal(N).astype(np.float32), []
+    before = minilm.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 4, 6, 7):
+            minilm.set_num_threads(threads)
+            for x in (a, np.asfortranarray(a)):
+                for y in (b, np.asfortranarray(b)):
+                    found.append(np.full((M, N), np.nan, np.float32))
+                    loops.product(x, y, found[-1], bias, False)
+    finally:
+        minilm.set_num_threads(before)
+    assert all((c == found[0]).all() for c in found)
+
+
+def test_a_stride_that_is_no_multiple_of_a_number_is_left_to_blas(loops):
+    record = np.zeros(64, np.dtype([("x", np.float32, 64), ("flag", np.int8)]))
+    a = record["x"]
+    a[:] = np.random.default_rng(2).standard_normal((64, 64))
+    b, c = np.eye(64, dtype=np.float32), np.zeros((64, 64), np.float32)
+    assert loops.product(a, b, c, c[:0, 0], False) is False
+    product_of(loops)(a, b, c)
+    assert (c == a).all()
+
+
+def test_infinities_and_nan_arrive(loops):
+    a, b = np.ones((32, 40), np.float32), np.ones((40, 32), np.float32)
+    a[3, 5], a[7, 0], b[0, 9] = np.inf, np.nan, -np.inf
+    c = np.empty((32, 32), np.float32)
+    loops.product(a, b, c, c[:0, 0], False)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(c, a @ b)
+
+
+@pytest.mark.parametrize("backend", ["numba", "cython"])
+def test_products_that_blas_makes_add_as_well(backend):
+    """Few rows, little to do, or no gemm.h: the same arguments mean the same."""
+    product = product_of(registry._LOOPS[backend]("linear"))
+    rng = np.random.default_rng(3)
+    for M, K, N in [(3, 700, 900), (9, 9, 9), (1500, 3, 1200), (5, 0, 4), (0, 5, 4)]:
+        a, b = rng.standard_normal((M, K)).astype(np.float32), rng.standard_normal((K, N)).astype(np.float32)
+        bias, before = rng.standard_normal(N).astype(np.float32), rng.standard_normal((M, N)).astype(np.float32)
+        c = np.full((M, N), np.nan, np.float32)
+        product(a, b, c, bias)
+        judge(c, a, b, np.broadcast_to(bias, c.shape))
+        c = before.copy()
+        product(a, b, c, add=True)
+        judge(c, a, b, before)
