@@ -227,7 +227,10 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "empty": ({"x": (0, 7), "w": (4, 7), "b": (4,)}, {"transposed": True}),
         "no inputs": ({"x": (3, 0), "w": (4, 0), "b": (4,)}, {"transposed": True}),
         "wide": ({"x": (17, 5), "w": (1031, 5), "b": (1031,)}, {"transposed": True}),
-        "tall": ({"x": (8195, 3), "w": (65, 3), "b": (65,)}, {"transposed": True}),  # BLAS cuts its sums by threads
+        "tall": (
+            {"x": (8195, 3), "w": (65, 3), "b": (65,)},
+            {"transposed": True},
+        ),  # BLAS would cut its sums by threads
         "nanogpt": ({"x": (12, 64, 128), "w": (512, 128), "b": None}, {"transposed": True}),
         "gpt2": ({"x": (256, 768), "w": (768, 3072), "b": (3072,)}, {"transposed": False}),
     },

@@ -101,6 +101,16 @@ if hasattr(os, "sched_getaffinity"):
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start
     faults()
     print(faults())
+if os.path.exists("/sys/kernel/mm/transparent_hugepage/enabled"):
+    asked, here = set(), ""  # the flags of the part of the heap where an array of 1 MB lies
+    a = np.ones(1 << 18, np.float32)
+    for line in open("/proc/self/smaps"):
+        if "-" in line.split()[0] and ":" not in line.split()[0]:
+            first, last = (int(end, 16) for end in line.split()[0].split("-"))
+            here = first <= a.ctypes.data < last
+        elif line.startswith("VmFlags") and here:
+            asked = set(line.split())
+    assert "hg" in asked, asked
 """
 
 

@@ -1,7 +1,8 @@
 """Settings of the whole process that long numeric work wants.  A training run asks for them; importing minilm does not.
 
-Two things cost a training step more than its mathematics should.  glibc gives large arrays back to the system as soon
-as they are freed, and the next step pays for fresh pages again.  And OpenBLAS, on AMD processors that have AVX-512,
+Three things cost a training step more than its mathematics should.  glibc gives large arrays back to the system as soon
+as they are freed, and the next step pays for fresh pages again.  Arrays lie in pages of 4 KB, of which a processor has
+too few in mind when it reads the rows of several matrices in turn.  And OpenBLAS, on AMD processors that have AVX-512,
 takes the kernels that it has for AVX2.  What each is worth is in benchmarks/LOG.md.
 """
 
@@ -14,11 +15,12 @@ from functools import cache
 from . import cpu, threads
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h of glibc
-KEEP, PAD = 2**31 - 1, 64 << 20
+NEVER, PAD = -1, 64 << 20
+MADV_HUGEPAGE, HUGE = 14, 2 << 20  # mman.h of Linux; a page of 2 MB
 
 
 def tune_process() -> None:
-    """Keep freed memory for the next step, and let OpenBLAS use AVX-512 where the processor has it.
+    """Keep freed memory for the next step, in pages of 2 MB, and let OpenBLAS use AVX-512 where the processor has it.
 
     For the whole process: call it before long work, while no other thread computes.  It holds for what is allocated
     from then on, in every Python thread and in forked children; called again, it does nothing.  The process keeps the
@@ -43,8 +45,21 @@ def _keep_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.gnu_get_libc_version  # noqa: B018 - only glibc has it; elsewhere mallopt means something else
         libc.mallopt(M_MMAP_MAX, 0)  # from the heap, not from pages of their own
-        libc.mallopt(M_TRIM_THRESHOLD, KEEP)
+        libc.mallopt(M_TRIM_THRESHOLD, NEVER)
         libc.mallopt(M_TOP_PAD, PAD)
+        _enlarge_pages(libc)
+
+
+def _enlarge_pages(libc) -> None:
+    """Let the heap grow into huge pages: half of the machine's memory is reserved for it, and none of it used yet."""
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    if reserved := libc.malloc(size):  # not where the process may not have as much, by ulimit -v say
+        start, end = -(-reserved // HUGE) * HUGE, (reserved + size) // HUGE * HUGE
+        libc.madvise(start, end - start, MADV_HUGEPAGE)  # a kernel without them refuses, and nothing is lost
+        libc.free(reserved)  # to the top of the heap, which is never trimmed
 
 
 def _widen_blas() -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from ..layout import CHUNKS, as_rows, flat
 
 CHUNK = 1 << 18  # numbers that one thread sums, or more where that would make too many chunks
-FEW = 8  # rows, terms or columns below which a product is a few passes over a matrix, which BLAS makes without copies
+FEW = 8  # rows below which a product is a few passes over a matrix, which BLAS makes without a copy
 LITTLE = 1 << 15  # multiplications that take less time than laying out arguments
 BLOCK = 1 << 22  # bytes of a sum that are added at a time: they stay in the cache between BLAS's product and the sum
 
@@ -91,7 +91,7 @@ def product_of(loops):
 
     def product(a, b, c, bias=None, add=False):
         (M, K), N = a.shape, b.shape[1]
-        much = loops.GEMM and M >= FEW and N >= FEW and K >= FEW and M * N * K >= LITTLE
+        much = loops.GEMM and M >= FEW and M * N * K >= LITTLE
         if much and loops.product(a, b, c, c[:0, 0] if bias is None else flat(bias), add):
             return
         if add:
