@@ -33,7 +33,7 @@ class Node:
         self.grad: Any = None  # leaves only
         self.hooks: dict[int, Callable] | None = None
         self.places: tuple[int | None, ...] | None = None  # which input each saved array is; OUTPUT; None: static
-        self.seal = guard.seal(saved) if kernel is not None else None
+        self.seal = guard.seal(saved)
 
 
 class Part(Node):
@@ -89,20 +89,21 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
     for node in order:
         if (grad := grads.pop(node, None)) is None:  # nothing came down this path
             continue
-        for hook in tuple(node.hooks.values()) if node.hooks else ():
-            if (changed := hook(grad)) is not None:
-                grad = _replaced(grad, changed, as_tensor)
-                owned.discard(node)
-                given.append(grad)
+        if node.hooks:
+            for hook in tuple(node.hooks.values()):
+                if (changed := hook(grad)) is not None:
+                    grad = _replaced(grad, changed, as_tensor)
+                    owned.discard(node)
+                    given.append(grad)
         kernel, parents = node.kernel, node.parents
-        if node in stop or (kernel is None and not stop):
-            yield node, grad, node in owned or _last(grad, grads, given)
         if kernel is None or node in stop:
+            if node in stop or not stop:
+                yield node, grad, node in owned or _last(grad, grads, given)
             continue
         if type(node) is Part:
             grads.setdefault(parents[0], [None] * node.count)[node.place] = grad
             continue
-        saved = _saved(node, as_tensor)
+        saved = _saved(node, kernel, as_tensor)
         if not retain:
             node.saved = _FREED
         if kernel.accumulate is not None and as_tensor is None and parents[0] in owned:
@@ -111,14 +112,14 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
         needs = tuple([p is not None and (useful is None or p in useful) for p in parents])
         parts = kernel.backward(grad, saved, needs)
         for parent, need, part in zip(parents, needs, parts, strict=True):
-            if parent is None or not need or part is None:
+            if part is None or parent is None or not need:
                 continue
             held = grads.get(parent)
-            if parent in owned and held is not None:
+            if held is not None and parent in owned:
                 held += part
                 continue
             # A backward may hand on its dy, a view of it, or one array twice; anything else is ours to write into.
-            ours = type(part) is np.ndarray and part.base is None and _new(part, grad) and _once(part, parts)
+            ours = type(part) is np.ndarray and part.base is None and part is not grad and _once(part, parts, grad)
             if held is None:
                 grads[parent] = part
             elif ours and type(held) is np.ndarray and held.dtype == part.dtype:
@@ -137,12 +138,12 @@ def _last(grad: Any, grads: dict, given: list) -> bool:
     return not any(any(g is grad for g in held) if type(held) is list else held is grad for held in grads.values())
 
 
-def _new(part: Any, grad: Any) -> bool:
-    return all(part is not g for g in grad) if type(grad) is list else part is not grad
-
-
-def _once(part: Any, parts: Sequence) -> bool:
-    return len(parts) == 1 or sum(p is part for p in parts) == 1
+def _once(part: Any, parts: Sequence, grad: Any) -> bool:
+    """Whether ``part`` is one of ``parts`` alone, and none of the gradients of an op of several outputs."""
+    times = 0
+    for p in parts:
+        times += p is part
+    return times == 1 and (type(grad) is not list or all(part is not g for g in grad))
 
 
 def _replaced(grad: Any, changed: Any, as_tensor: Callable | None) -> Any:
@@ -154,25 +155,23 @@ def _replaced(grad: Any, changed: Any, as_tensor: Callable | None) -> Any:
     return changed if as_tensor is not None else np.asarray(changed, grad.dtype)
 
 
-def _saved(node: Node, as_tensor: Callable | None) -> tuple:
-    assert node.kernel is not None
-    assert node.seal is not None
-    op = node.kernel.op
-    if node.saved is _FREED:
+def _saved(node: Node, kernel: Kernel, as_tensor: Callable | None) -> tuple:
+    saved = node.saved
+    if saved is _FREED:
         raise RuntimeError(
-            f"backward through {op} a second time: its saved arrays were freed by the first. "
+            f"backward through {kernel.op} a second time: its saved arrays were freed by the first. "
             "Run the forward pass again, sum the losses and call backward once, or pass retain_graph=True."
         )
-    if (array := guard.broken(node.saved, node.seal)) is not None:
+    if (array := guard.broken(saved, node.seal)) is not None:
         raise RuntimeError(
-            f"{op}: its backward needs an array of shape {array.shape} and dtype {array.dtype} as it was in the "
+            f"{kernel.op}: its backward needs an array of shape {array.shape} and dtype {array.dtype} as it was in the "
             "forward pass, but it was written to since. Write into a copy, or call backward first."
         )
     if as_tensor is None:
-        return node.saved
+        return saved
     if node.places is None:
         raise RuntimeError(
-            f"{op}: a derivative of a derivative needs the op recorded in its parts. Use minilm.grad and its "
+            f"{kernel.op}: a derivative of a derivative needs the op recorded in its parts. Use minilm.grad and its "
             "siblings, or run the forward pass under minilm.decomposed()."
         )
     return tuple(

@@ -112,4 +112,4 @@ def _owner(array: np.ndarray) -> np.ndarray:
 def _checksum(array: np.ndarray) -> int:
     if array.dtype.hasobject:
         return 0
-    return zlib.crc32(array.reshape(-1).view(np.uint8).data if array.flags.c_contiguous else array.tobytes())
+    return zlib.crc32(array if array.flags.c_contiguous else array.tobytes())  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ import numpy as np
 from .. import autograd
 from .._kernels.registry import kernel
 from ..tensor import Tensor, apply, as_tensor
-from ..tensor.core import primitive
+from ..tensor.core import primitive, wrap
 from . import checks
 
 Lengths = Sequence[int] | np.ndarray  # rows of each of the sequences that lie end to end
@@ -71,9 +71,9 @@ def embedding(input: Any, weight: Any, padding_idx: int | None = None) -> Tensor
     """
     ids, w = as_tensor(input), as_tensor(weight)
     checks.integers("embedding", "input", ids)
-    if w.ndim != 2:
+    if w._data.ndim != 2:
         raise ValueError(f"embedding: weight must be (V, C), one row per token; got {w.shape}.")
-    V = w.shape[0]
+    V = w._data.shape[0]
     checks.in_range("embedding", "token ids", ids._data, V, "Was the text encoded with another vocabulary?")
     if padding_idx is not None and not -V <= padding_idx < V:
         raise IndexError(f"embedding: padding_idx must lie in [-{V}, {V}); got {padding_idx}.")
@@ -107,7 +107,7 @@ def add_layer_norm(x: Any, y: Any, weight: Any = None, bias: Any = None, eps: fl
     """
     a, b = as_tensor(x), as_tensor(y)
     scale, shift = checks.optional(weight), checks.optional(bias)
-    if a.shape != b.shape:
+    if a._data.shape != b._data.shape:
         raise ValueError(f"add_layer_norm: x and y must have one shape; got x {a.shape} and y {b.shape}.")
     checks.last_axis("add_layer_norm", a, weight=scale, bias=shift)
     checks.same_dtype("add_layer_norm", x=a, y=b)
@@ -206,16 +206,17 @@ def cross_entropy(
         raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}.")
     V = z.shape[1 if z.ndim > 1 else 0]
     checks.check_labels("cross_entropy", t, V, ignore_index, label_smoothing)
-    rows = z.reshape(-1, V) if z.ndim <= 2 else z.transpose(0, *range(2, z.ndim), 1).reshape(-1, V)
+    if z.ndim != 2:
+        z = z.reshape(1, V) if z.ndim == 1 else z.transpose(0, *range(2, z.ndim), 1).reshape(-1, V)
     loss = apply(
         kernel("cross_entropy"),
-        rows,
-        as_tensor(t._data.reshape(-1)),
+        z,
+        t if t.ndim == 1 else wrap(t._data.reshape(-1)),
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         reduction=reduction,
     )
-    return loss.reshape(t.shape) if reduction == "none" else loss
+    return loss.reshape(t.shape) if reduction == "none" and t.ndim != 1 else loss
 
 
 def linear_cross_entropy(
@@ -257,7 +258,7 @@ def linear_cross_entropy(
         x if x.ndim == 2 else x.reshape(math.prod(t.shape), x.shape[-1]),
         w,
         b,
-        as_tensor(t._data.reshape(-1)),
+        t if t.ndim == 1 else wrap(t._data.reshape(-1)),
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         reduction=reduction,
@@ -322,8 +323,8 @@ def scaled_dot_product_attention(
     q, k, v, bias = as_tensor(query), as_tensor(key), as_tensor(value), checks.optional(attn_mask)
     checks.check_attention(q, k, v, enable_gqa)
     checks.same_dtype("scaled_dot_product_attention", query=q, key=k, value=v)
-    *lead, H, T, D = q.shape
-    S = k.shape[-2]
+    *lead, H, T, D = q._data.shape
+    S = k._data.shape[-2]
     if window is not None and window < 1:
         raise ValueError(f"scaled_dot_product_attention: window must be at least 1, or None; got {window}.")
     packed = None if lengths is None else checks.packed(lengths, T, S)
