@@ -20,6 +20,8 @@ from ._kernels.registry import Kernel
 _numbers = count()
 _recording = ContextVar("minilm_recording", default=True)
 _decomposed = ContextVar("minilm_decomposed", default=False)
+recording = _recording.get  # () -> whether operations are being put on the tape
+is_decomposed = _decomposed.get  # () -> whether ops are recorded in their parts
 
 
 class Node:
@@ -96,7 +98,7 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
                     owned.discard(node)
                     given.append(grad)
         kernel, parents = node.kernel, node.parents
-        if kernel is None or node in stop:
+        if kernel is None or (stop and node in stop):
             if node in stop or not stop:
                 yield node, grad, node in owned or _last(grad, grads, given)
             continue
@@ -109,10 +111,13 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
         if kernel.accumulate is not None and as_tensor is None and parents[0] in owned:
             kernel.accumulate(grads[parents[0]], grad, saved)
             continue
-        needs = tuple([p is not None and (useful is None or p in useful) for p in parents])
+        if useful is None:
+            needs = tuple([p is not None for p in parents])
+        else:
+            needs = tuple([p is not None and p in useful for p in parents])
         parts = kernel.backward(grad, saved, needs)
-        for parent, need, part in zip(parents, needs, parts, strict=True):
-            if part is None or parent is None or not need:
+        for parent, part in zip(parents, parts, strict=True):
+            if part is None or parent is None or (useful is not None and parent not in useful):
                 continue
             held = grads.get(parent)
             if held is not None and parent in owned:
@@ -131,19 +136,22 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
                 owned.add(parent)
 
 
+def _once(part: Any, parts: Sequence, grad: Any) -> bool:
+    """Whether ``part`` is one of ``parts`` alone, and none of the gradients of an op of several outputs."""
+    if len(parts) > 1:
+        times = 0
+        for p in parts:
+            times += p is part
+        if times > 1:
+            return False
+    return type(grad) is not list or all(part is not g for g in grad)
+
+
 def _last(grad: Any, grads: dict, given: list) -> bool:
     """Whether ``grad``, which several were handed, waits for nobody else: who gets it last may keep it."""
     if type(grad) is not np.ndarray or grad.base is not None or any(g is grad for g in given):
         return False
     return not any(any(g is grad for g in held) if type(held) is list else held is grad for held in grads.values())
-
-
-def _once(part: Any, parts: Sequence, grad: Any) -> bool:
-    """Whether ``part`` is one of ``parts`` alone, and none of the gradients of an op of several outputs."""
-    times = 0
-    for p in parts:
-        times += p is part
-    return times == 1 and (type(grad) is not list or all(part is not g for g in grad))
 
 
 def _replaced(grad: Any, changed: Any, as_tensor: Callable | None) -> Any:
@@ -186,16 +194,16 @@ def _outputs_first(root: Node, stop: frozenset[Node]) -> list[Node]:
     Without recursion: graphs may be deeper than Python's stack.
     """
     found = {root}
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if node in stop:
+    order = [root]
+    for node in order:  # which grows meanwhile
+        if stop and node in stop:
             continue
         for parent in node.parents:
             if parent is not None and parent not in found:
                 found.add(parent)
-                stack.append(parent)
-    return sorted(found, key=attrgetter("number"), reverse=True)
+                order.append(parent)
+    order.sort(key=attrgetter("number"), reverse=True)
+    return order
 
 
 def leading_beyond(roots: Iterable[Node], own: set[Node]) -> set[Node]:
@@ -222,11 +230,6 @@ def leading_beyond(roots: Iterable[Node], own: set[Node]) -> set[Node]:
     return found
 
 
-def recording() -> bool:
-    """Return whether operations are being put on the tape."""
-    return _recording.get()
-
-
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Run the body of a with-statement without a tape: nothing is saved, nothing can be differentiated."""
@@ -245,11 +248,6 @@ def enable_grad() -> Iterator[None]:
         yield
     finally:
         _recording.reset(token)
-
-
-def is_decomposed() -> bool:
-    """Return whether ops are recorded in their parts."""
-    return _decomposed.get()
 
 
 @contextmanager

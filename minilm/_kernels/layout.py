@@ -31,6 +31,11 @@ def as_rows(x):  # (..., C) -> (N, C)
     return rows
 
 
+def to_end(x, axis):
+    """Return x with ``axis`` and the last one exchanged, which undoes itself."""
+    return x if axis == x.ndim - 1 else x.swapaxes(axis, -1)
+
+
 def scale_of(w, x):  # (C,) or None, (..., C) -> (C,)
     """Return the scale w, or the one that changes nothing where w is None."""
     return np.ones(x.shape[-1], x.dtype) if w is None else np.ascontiguousarray(w)

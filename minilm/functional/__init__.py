@@ -91,7 +91,7 @@ def layer_norm(input: Any, weight: Any = None, bias: Any = None, eps: float = 1e
             [ 1., -1.]])
     """
     x, w, b = as_tensor(input), checks.optional(weight), checks.optional(bias)
-    checks.last_axis("layer_norm", x, weight=w, bias=b)
+    checks.last_axis("layer_norm", x, w, b)
     return apply(kernel("layer_norm"), x, w, b, eps=eps)
 
 
@@ -109,7 +109,7 @@ def add_layer_norm(x: Any, y: Any, weight: Any = None, bias: Any = None, eps: fl
     scale, shift = checks.optional(weight), checks.optional(bias)
     if a._data.shape != b._data.shape:
         raise ValueError(f"add_layer_norm: x and y must have one shape; got x {a.shape} and y {b.shape}.")
-    checks.last_axis("add_layer_norm", a, weight=scale, bias=shift)
+    checks.last_axis("add_layer_norm", a, scale, shift)
     checks.same_dtype("add_layer_norm", x=a, y=b)
     return apply(kernel("add_layer_norm"), a, b, scale, shift, eps=eps)
 
@@ -121,7 +121,7 @@ def rms_norm(input: Any, weight: Any = None, eps: float | None = None) -> Tensor
     Mathematics: _kernels/rms_norm/rms_norm.py.
     """
     x, w = as_tensor(input), checks.optional(weight)
-    checks.last_axis("rms_norm", x, weight=w)
+    checks.last_axis("rms_norm", x, w)
     eps = float(np.finfo(x.dtype).eps) if eps is None else eps
     return apply(kernel("rms_norm"), x, w, eps=eps)
 
@@ -148,7 +148,7 @@ def bias_gelu(input: Any, bias: Any, approximate: str = "none") -> Tensor:
     """
     checks.choice("bias_gelu", "approximate", approximate, "none", "tanh")
     x, b = as_tensor(input), as_tensor(bias)
-    checks.last_axis("bias_gelu", x, bias=b)
+    checks.last_axis("bias_gelu", x, b, names=("bias",))
     return apply(kernel("bias_gelu"), x, b, approximate=approximate)
 
 

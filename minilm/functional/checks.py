@@ -90,22 +90,23 @@ def check_labels(op: str, t: Tensor, V: int, ignore_index: int, label_smoothing:
     in_range(op, "labels", t._data, V, f"Labels to leave out must be ignore_index, {ignore_index}.", ignore_index)
 
 
-def last_axis(op: str, x: Tensor, **vectors: Tensor | None) -> None:
+def last_axis(op: str, x: Tensor, *vectors: Tensor | None, names: tuple[str, ...] = ("weight", "bias")) -> None:
+    """Check that x is of floats, and that the ``vectors``, which have these names, fit its last axis."""
     axis, dtype = x._data.shape[-1:], x._data.dtype
-    fits, same = axis != (), dtype.kind == "f"
-    for v in vectors.values():
-        if v is not None:
-            fits = fits and v._data.shape == axis
-            same = same and v._data.dtype is dtype  # most dtypes are one object: comparing takes longer
-    if fits and same:
-        return
+    for v in vectors:
+        if v is not None and (v._data.shape != axis or v._data.dtype is not dtype):
+            break
+    else:
+        if axis and dtype.kind == "f":
+            return
     floating(op, x)
-    if not fits:
-        got = ", ".join(f"{name} {v.shape}" for name, v in vectors.items() if v is not None)
+    named = dict(zip(names, vectors, strict=False))
+    if not axis or any(v is not None and v.shape != axis for v in vectors):
+        got = ", ".join(f"{name} {v.shape}" for name, v in named.items() if v is not None)
         raise ValueError(
-            f"{op}: {' and '.join(vectors)} must have the shape of the last axis of input {x.shape}; got {got}."
+            f"{op}: {' and '.join(named)} must have the shape of the last axis of input {x.shape}; got {got}."
         )
-    same_dtype(op, input=x, **vectors)
+    same_dtype(op, input=x, **named)
 
 
 def same_dtype(op: str, **tensors: Tensor | None) -> None:

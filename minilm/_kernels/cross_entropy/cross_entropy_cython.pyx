@@ -16,9 +16,10 @@ cdef enum:
 
 
 def forward_rows(z, target, int64_t ignore_index, double label_smoothing, loss, L):
-    """Return how many rows count."""
+    """Return the sum of the losses, taken in order, and how many rows count."""
     cdef Rows r = rows(z)
     cdef Py_ssize_t i, counted = 0
+    cdef double total = 0
     cdef const int64_t *t = <const int64_t *> reads(target, r.N, sizeof(int64_t))
     cdef char *losses = writes(loss, r.N, r.unit)
     cdef char *logs = writes(L, r.N, r.unit)
@@ -30,20 +31,21 @@ def forward_rows(z, target, int64_t ignore_index, double label_smoothing, loss, 
                       <double *> logs)
     for i in range(r.N):
         counted += t[i] != ignore_index
-    return counted
+        total += (<float *> losses)[i] if r.kind == b"f" else (<double *> losses)[i]
+    return total, counted
 
 
 cdef void _forward_rows(Py_ssize_t N, Py_ssize_t V, const floating *z, const int64_t *t, int64_t ignore_index,
                         double label_smoothing, floating *loss, floating *L) noexcept:
-    cdef Py_ssize_t k, R = rows_together(V), begin
+    cdef Py_ssize_t k, R = rows_together(V), groups = (N + R - 1) // R
     if N * V <= ALONE:
-        for begin in range(0, N, R):
-            _forward(min(R, N - begin), V, z + begin * V, t + begin, ignore_index, label_smoothing, loss + begin,
-                     L + begin)
-        return
-    for k in prange((N + R - 1) // R, nogil=True):
-        _forward(min(R, N - k * R), V, z + k * R * V, t + k * R, ignore_index, label_smoothing, loss + k * R,
-                 L + k * R)
+        for k in range(groups):
+            _forward(min(R, N - k * R), V, z + k * R * V, t + k * R, ignore_index, label_smoothing, loss + k * R,
+                     L + k * R)
+    else:
+        for k in prange(groups, nogil=True):
+            _forward(min(R, N - k * R), V, z + k * R * V, t + k * R, ignore_index, label_smoothing, loss + k * R,
+                     L + k * R)
 
 
 cdef void _forward(Py_ssize_t rows, Py_ssize_t V, const floating *z, const int64_t *t, int64_t ignore_index,
@@ -93,9 +95,9 @@ cdef void _backward_rows(Py_ssize_t N, Py_ssize_t V, const floating *z, const in
     if N * V <= ALONE:
         for i in range(N):
             _backward_row(V, z + i * V, t[i], L[i], w[i if each else 0], ignore_index, label_smoothing, dz + i * V)
-        return
-    for i in prange(N, nogil=True):
-        _backward_row(V, z + i * V, t[i], L[i], w[i if each else 0], ignore_index, label_smoothing, dz + i * V)
+    else:
+        for i in prange(N, nogil=True):
+            _backward_row(V, z + i * V, t[i], L[i], w[i if each else 0], ignore_index, label_smoothing, dz + i * V)
 
 
 cdef void _backward_row(Py_ssize_t V, const floating *z, int64_t t, floating L, floating w, int64_t ignore_index,

@@ -14,7 +14,8 @@ def _read(kind, dimensions):
 
 
 def _forward(real):
-    return int64(_read(real, 2), _read(int64, 1), int64, float64, real[::1], real[::1])
+    of = types.Tuple((float64, int64))
+    return of(_read(real, 2), _read(int64, 1), int64, float64, real[::1], real[::1])
 
 
 def _backward(real):
@@ -46,15 +47,17 @@ def _backward_row(z, t, L, w, label_smoothing, dz):
 
 @njit([_forward(float32), _forward(float64)], parallel=True, cache=True, error_model="numpy")
 def forward_rows(z, target, ignore_index, label_smoothing, loss, L):
-    """Return how many rows count."""
-    counted = 0
+    """Return the sum of the losses, taken in order, and how many rows count."""
     for i in prange(len(z)):
         if target[i] == ignore_index:
             loss[i] = L[i] = 0
         else:
             loss[i], L[i] = _forward_row(z[i], target[i], label_smoothing)
-            counted += 1
-    return counted
+    total, counted = 0.0, 0
+    for i in range(len(z)):
+        total += loss[i]
+        counted += target[i] != ignore_index
+    return total, counted
 
 
 @njit([_backward(float32), _backward(float64)], parallel=True, cache=True, error_model="numpy")
