@@ -44,7 +44,7 @@ class Part(Node):
     __slots__ = ("count", "place")
 
     def __init__(self, whole: Node, place: int, count: int):
-        super().__init__(whole.kernel, (whole,))
+        Node.__init__(self, whole.kernel, (whole,))
         self.place, self.count = place, count
 
 

@@ -197,26 +197,27 @@ def cross_entropy(
     z, t = as_tensor(input), as_tensor(target)
     checks.integers("cross_entropy", "target", t)
     checks.floating("cross_entropy", z)
-    if not z.ndim or z.shape[:1] * (z.ndim > 1) + z.shape[2:] != t.shape:
+    shape = z._data.shape
+    if not shape or shape[:1] * (len(shape) > 1) + shape[2:] != t._data.shape:
         raise ValueError(
             "cross_entropy: input must be (N, V), or (N, V, d1, ...), with target (N,), or (N, d1, ...); "
             f"got input {z.shape} and target {t.shape}."
         )
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}.")
-    V = z.shape[1 if z.ndim > 1 else 0]
+    V = shape[1 if len(shape) > 1 else 0]
     checks.check_labels("cross_entropy", t, V, ignore_index, label_smoothing)
-    if z.ndim != 2:
-        z = z.reshape(1, V) if z.ndim == 1 else z.transpose(0, *range(2, z.ndim), 1).reshape(-1, V)
+    if len(shape) != 2:
+        z = z.reshape(1, V) if len(shape) == 1 else z.transpose(0, *range(2, len(shape)), 1).reshape(-1, V)
     loss = apply(
         kernel("cross_entropy"),
         z,
-        t if t.ndim == 1 else wrap(t._data.reshape(-1)),
+        t if len(shape) == 2 else wrap(t._data.reshape(-1)),
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         reduction=reduction,
     )
-    return loss.reshape(t.shape) if reduction == "none" and t.ndim != 1 else loss
+    return loss.reshape(t.shape) if reduction == "none" and len(shape) != 2 else loss
 
 
 def linear_cross_entropy(

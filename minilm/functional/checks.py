@@ -74,7 +74,7 @@ def floating(op: str, x: Tensor) -> None:
 
 
 def integers(op: str, name: str, x: Tensor) -> None:
-    if x.dtype.kind not in "iu":
+    if x._data.dtype.kind not in "iu":
         raise TypeError(f"{op}: {name} must be integers; got {x.dtype}. Cast with x.astype(np.int64).")
 
 

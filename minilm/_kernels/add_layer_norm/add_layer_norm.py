@@ -56,7 +56,9 @@ def add_layer_norm_compiled(loops):
         loops.forward_rows(x, y, scale_of(w, x), shift_of(b, x), eps, s, n, stats)
         return (s, n), (s, w, b is not None, stats)
 
+    of_loops = partial(gradients, loops)
+
     def backward(grads, saved, needs):
-        return _backward(grads, saved, needs, partial(gradients, loops))
+        return _backward(grads, saved, needs, of_loops)
 
     return forward, backward
