@@ -51,7 +51,7 @@ def minilm_ops(threads):
         return F.add_layer_norm(t, y, w, b)[1]
 
     minilm.set_num_threads(threads)
-    return small_ops(F, parameter, lambda ids: ids, F.layer_norm, add_layer_norm, F.bias_gelu), lambda a: a
+    return small_ops(F, parameter, minilm.Tensor, F.layer_norm, add_layer_norm, F.bias_gelu), lambda a: a
 
 
 def torch_ops(threads):

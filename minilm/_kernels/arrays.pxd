@@ -2,17 +2,25 @@
 """Arrays as the compiled loops take them: where the numbers lie, and how many they are.
 
 For a small op, what it costs to hand an array over is what the op costs: 0.02 µs here, 0.1 µs for a typed memoryview.
-The caller holds the arrays while the loops run; their axes do not matter, since their numbers lie in C order.
+The caller holds the arrays while the loops run.  The axes of ``rows`` and of what is read and written beside them do not
+matter, since their numbers lie in C order; a ``grid`` lies anywhere.
 """
 
 from cpython.buffer cimport (
-    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+    PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 )
 
 cdef struct Rows:
     char *at  # the first number
     Py_ssize_t N, C, unit  # how many rows, how many numbers in one, how many bytes in a number
     char kind  # "f", a float, or "d", a double
+
+cdef struct Grid:
+    char *at
+    Py_ssize_t shape[4]
+    Py_ssize_t strides[4]  # in bytes; 0 along an axis of 1, so that it is the same for all
+    Py_ssize_t unit
+    char kind
 
 
 cdef inline Rows rows(array) except *:
@@ -28,6 +36,23 @@ cdef inline Rows rows(array) except *:
     PyBuffer_Release(&view)
     if found.kind != b"f" and found.kind != b"d":
         raise TypeError(f"compiled loops take float32 and float64; got {array.dtype}")
+    return found
+
+
+cdef inline Grid grid(array, bint written) except *:
+    """An array of at most four axes, seen with four: those that it lacks come first."""
+    cdef Py_buffer view
+    cdef Py_ssize_t axis, lacks
+    cdef Grid found
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDES | PyBUF_FORMAT | (PyBUF_WRITABLE if written else 0))
+    found.at, found.kind, found.unit = <char *> view.buf, view.format[0], view.itemsize
+    lacks = 4 - view.ndim
+    for axis in range(4):
+        found.shape[axis] = view.shape[axis - lacks] if axis >= lacks else 1
+        found.strides[axis] = view.strides[axis - lacks] if found.shape[axis] != 1 else 0
+    PyBuffer_Release(&view)
+    if lacks < 0 or (found.kind != b"f" and found.kind != b"d"):
+        raise TypeError(f"compiled loops take float32 and float64, at most four axes; got {array.dtype} {array.shape}")
     return found
 
 
