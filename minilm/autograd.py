@@ -20,6 +20,8 @@ from ._kernels.registry import Kernel
 _numbers = count()
 _recording = ContextVar("minilm_recording", default=True)
 _decomposed = ContextVar("minilm_decomposed", default=False)
+recording = _recording.get  # () -> whether operations are being put on the tape
+is_decomposed = _decomposed.get  # () -> whether ops are recorded in their parts
 
 
 class Node:
@@ -33,7 +35,7 @@ class Node:
         self.grad: Any = None  # leaves only
         self.hooks: dict[int, Callable] | None = None
         self.places: tuple[int | None, ...] | None = None  # which input each saved array is; OUTPUT; None: static
-        self.seal = guard.seal(saved) if kernel is not None else None
+        self.seal = guard.seal(saved)
 
 
 class Part(Node):
@@ -42,7 +44,7 @@ class Part(Node):
     __slots__ = ("count", "place")
 
     def __init__(self, whole: Node, place: int, count: int):
-        super().__init__(whole.kernel, (whole,))
+        Node.__init__(self, whole.kernel, (whole,))
         self.place, self.count = place, count
 
 
@@ -89,36 +91,40 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
     for node in order:
         if (grad := grads.pop(node, None)) is None:  # nothing came down this path
             continue
-        for hook in tuple(node.hooks.values()) if node.hooks else ():
-            if (changed := hook(grad)) is not None:
-                grad = _replaced(grad, changed, as_tensor)
-                owned.discard(node)
-                given.append(grad)
+        if node.hooks:
+            for hook in tuple(node.hooks.values()):
+                if (changed := hook(grad)) is not None:
+                    grad = _replaced(grad, changed, as_tensor)
+                    owned.discard(node)
+                    given.append(grad)
         kernel, parents = node.kernel, node.parents
-        if node in stop or (kernel is None and not stop):
-            yield node, grad, node in owned or _last(grad, grads, given)
-        if kernel is None or node in stop:
+        if kernel is None or (stop and node in stop):
+            if node in stop or not stop:
+                yield node, grad, node in owned or _last(grad, grads, given)
             continue
         if type(node) is Part:
             grads.setdefault(parents[0], [None] * node.count)[node.place] = grad
             continue
-        saved = _saved(node, as_tensor)
+        saved = _saved(node, kernel, as_tensor)
         if not retain:
             node.saved = _FREED
         if kernel.accumulate is not None and as_tensor is None and parents[0] in owned:
             kernel.accumulate(grads[parents[0]], grad, saved)
             continue
-        needs = tuple([p is not None and (useful is None or p in useful) for p in parents])
+        if useful is None:
+            needs = tuple([p is not None for p in parents])
+        else:
+            needs = tuple([p is not None and p in useful for p in parents])
         parts = kernel.backward(grad, saved, needs)
-        for parent, need, part in zip(parents, needs, parts, strict=True):
-            if parent is None or not need or part is None:
+        for parent, part in zip(parents, parts, strict=True):
+            if part is None or parent is None or (useful is not None and parent not in useful):
                 continue
             held = grads.get(parent)
-            if parent in owned and held is not None:
+            if held is not None and parent in owned:
                 held += part
                 continue
             # A backward may hand on its dy, a view of it, or one array twice; anything else is ours to write into.
-            ours = type(part) is np.ndarray and part.base is None and _new(part, grad) and _once(part, parts)
+            ours = type(part) is np.ndarray and part.base is None and part is not grad and _once(part, parts, grad)
             if held is None:
                 grads[parent] = part
             elif ours and type(held) is np.ndarray and held.dtype == part.dtype:
@@ -130,19 +136,22 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
                 owned.add(parent)
 
 
+def _once(part: Any, parts: Sequence, grad: Any) -> bool:
+    """Whether ``part`` is one of ``parts`` alone, and none of the gradients of an op of several outputs."""
+    if len(parts) > 1:
+        times = 0
+        for p in parts:
+            times += p is part
+        if times > 1:
+            return False
+    return type(grad) is not list or all(part is not g for g in grad)
+
+
 def _last(grad: Any, grads: dict, given: list) -> bool:
     """Whether ``grad``, which several were handed, waits for nobody else: who gets it last may keep it."""
     if type(grad) is not np.ndarray or grad.base is not None or any(g is grad for g in given):
         return False
     return not any(any(g is grad for g in held) if type(held) is list else held is grad for held in grads.values())
-
-
-def _new(part: Any, grad: Any) -> bool:
-    return all(part is not g for g in grad) if type(grad) is list else part is not grad
-
-
-def _once(part: Any, parts: Sequence) -> bool:
-    return len(parts) == 1 or sum(p is part for p in parts) == 1
 
 
 def _replaced(grad: Any, changed: Any, as_tensor: Callable | None) -> Any:
@@ -154,25 +163,23 @@ def _replaced(grad: Any, changed: Any, as_tensor: Callable | None) -> Any:
     return changed if as_tensor is not None else np.asarray(changed, grad.dtype)
 
 
-def _saved(node: Node, as_tensor: Callable | None) -> tuple:
-    assert node.kernel is not None
-    assert node.seal is not None
-    op = node.kernel.op
-    if node.saved is _FREED:
+def _saved(node: Node, kernel: Kernel, as_tensor: Callable | None) -> tuple:
+    saved = node.saved
+    if saved is _FREED:
         raise RuntimeError(
-            f"backward through {op} a second time: its saved arrays were freed by the first. "
+            f"backward through {kernel.op} a second time: its saved arrays were freed by the first. "
             "Run the forward pass again, sum the losses and call backward once, or pass retain_graph=True."
         )
-    if (array := guard.broken(node.saved, node.seal)) is not None:
+    if (array := guard.broken(saved, node.seal)) is not None:
         raise RuntimeError(
-            f"{op}: its backward needs an array of shape {array.shape} and dtype {array.dtype} as it was in the "
+            f"{kernel.op}: its backward needs an array of shape {array.shape} and dtype {array.dtype} as it was in the "
             "forward pass, but it was written to since. Write into a copy, or call backward first."
         )
     if as_tensor is None:
-        return node.saved
+        return saved
     if node.places is None:
         raise RuntimeError(
-            f"{op}: a derivative of a derivative needs the op recorded in its parts. Use minilm.grad and its "
+            f"{kernel.op}: a derivative of a derivative needs the op recorded in its parts. Use minilm.grad and its "
             "siblings, or run the forward pass under minilm.decomposed()."
         )
     return tuple(
@@ -187,16 +194,16 @@ def _outputs_first(root: Node, stop: frozenset[Node]) -> list[Node]:
     Without recursion: graphs may be deeper than Python's stack.
     """
     found = {root}
-    stack = [root]
-    while stack:
-        node = stack.pop()
-        if node in stop:
+    order = [root]
+    for node in order:  # which grows meanwhile
+        if stop and node in stop:
             continue
         for parent in node.parents:
             if parent is not None and parent not in found:
                 found.add(parent)
-                stack.append(parent)
-    return sorted(found, key=attrgetter("number"), reverse=True)
+                order.append(parent)
+    order.sort(key=attrgetter("number"), reverse=True)
+    return order
 
 
 def leading_beyond(roots: Iterable[Node], own: set[Node]) -> set[Node]:
@@ -223,11 +230,6 @@ def leading_beyond(roots: Iterable[Node], own: set[Node]) -> set[Node]:
     return found
 
 
-def recording() -> bool:
-    """Return whether operations are being put on the tape."""
-    return _recording.get()
-
-
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Run the body of a with-statement without a tape: nothing is saved, nothing can be differentiated."""
@@ -246,11 +248,6 @@ def enable_grad() -> Iterator[None]:
         yield
     finally:
         _recording.reset(token)
-
-
-def is_decomposed() -> bool:
-    """Return whether ops are recorded in their parts."""
-    return _decomposed.get()
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-_clock = 0  # counts announcements; what is saved is stamped with it
 _written: dict[int, tuple[weakref.ref, int]] = {}  # id of the array that owns the memory -> when
 _exposed: dict[int, "_Exposed"] = {}  # id of the array that owns the memory -> what of it the user has seen
 
@@ -31,19 +30,18 @@ class _Seen(NamedTuple):
 
 Seal = tuple[int, dict[int, int] | None]  # when an op saved its arrays; checksums of those that the user can reach
 
+_now: Seal = (0, None)  # counts announcements; what is saved is stamped with it
+
 
 def wrote(array: np.ndarray) -> None:
     """Announce that ``array`` is being written to."""
-    global _clock
-    _clock += 1
     owner = _owner(array)
     key = id(owner)
-    _written[key] = (weakref.ref(owner, _dropping(_written, key)), _clock)
+    _written[key] = (weakref.ref(owner, _dropping(_written, key)), _tick())
 
 
 def expose(array: np.ndarray) -> np.ndarray:
     """Announce that the user holds ``array``, or a view of it, and return it."""
-    global _clock
     owner = _owner(array)
     key = id(owner)
     if key not in _exposed:
@@ -51,7 +49,7 @@ def expose(array: np.ndarray) -> np.ndarray:
     seen = _exposed[key].seen
     whole = owner if 2 * array.nbytes >= owner.nbytes else array  # the owner outlives a view of it
     if (old := seen.get(id(whole))) is None or old.array() is not whole:
-        _clock += 1
+        _tick()
         seen[id(whole)] = _Seen(weakref.ref(whole), _checksum(whole))
     return array
 
@@ -64,14 +62,14 @@ def seal(saved: tuple) -> Seal:
             if isinstance(array, np.ndarray) and id(array if array.base is None else _owner(array)) in _exposed:
                 checksums = checksums or {}
                 checksums[i] = _checksum(array)
-    return _clock, checksums
+    return _now if checksums is None else (_now[0], checksums)
 
 
 def broken(saved: tuple, seal: Seal) -> np.ndarray | None:
     """Return the first array of ``saved`` that was written to since it was sealed, or None."""
-    time, checksums = seal
-    if checksums is None and time == _clock:
+    if seal is _now:  # nothing was announced since, and nobody can write unannounced
         return None
+    time, checksums = seal
     for i, array in enumerate(saved):
         if not isinstance(array, np.ndarray):
             continue
@@ -84,6 +82,13 @@ def broken(saved: tuple, seal: Seal) -> np.ndarray | None:
         elif owner in _exposed and _changed(array, _exposed[owner]):
             return array
     return None
+
+
+def _tick() -> int:
+    """Let one announcement pass, and return its number."""
+    global _now
+    _now = (_now[0] + 1, None)
+    return _now[0]
 
 
 def _changed(array: np.ndarray, exposed: _Exposed) -> bool:
@@ -112,4 +117,4 @@ def _owner(array: np.ndarray) -> np.ndarray:
 def _checksum(array: np.ndarray) -> int:
     if array.dtype.hasobject:
         return 0
-    return zlib.crc32(array.reshape(-1).view(np.uint8).data if array.flags.c_contiguous else array.tobytes())
+    return zlib.crc32(array if array.flags.c_contiguous else array.tobytes())  # type: ignore[arg-type]

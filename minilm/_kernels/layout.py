@@ -1,7 +1,7 @@
 """How the wrappers of the compiled loops lay out their arrays.
 
-Loops take C-contiguous arrays.  What they only read is marked so: Numba compiles a loop again for every combination of
-read-only and writable arguments, and this leaves it one.
+Loops take C-contiguous arrays.  Those of Cython take them with any axes; those of Numba are compiled again for every
+number of axes and every combination of read-only and writable arguments: ``flat`` and ``as_rows`` leave them one.
 """
 
 import math
@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 CHUNKS = 16  # sums over rows are made in this many parts on any number of threads, so the bits never change
+FEW = 8192  # numbers that are summed in one part
 
 
 def flat(x):  # (...) -> (n,)
@@ -30,14 +31,29 @@ def as_rows(x):  # (..., C) -> (N, C)
     return rows
 
 
+def to_end(x, axis):
+    """Return x with ``axis`` and the last one exchanged, which undoes itself."""
+    return x if axis == x.ndim - 1 else x.swapaxes(axis, -1)
+
+
 def scale_of(w, x):  # (C,) or None, (..., C) -> (C,)
     """Return the scale w, or the one that changes nothing where w is None."""
-    return flat(np.ones(x.shape[-1], x.dtype) if w is None else w)
+    return np.ones(x.shape[-1], x.dtype) if w is None else np.ascontiguousarray(w)
 
 
 def shift_of(b, x):  # (C,) or None, (..., C) -> (C,)
     """Return the shift b, or the one that changes nothing where b is None."""
-    return flat(np.zeros(x.shape[-1], x.dtype) if b is None else b)
+    return np.zeros(x.shape[-1], x.dtype) if b is None else np.ascontiguousarray(b)
+
+
+def parts_of_sum(x):  # (..., C) -> (chunks, C), or (C,) where there is one
+    """Return zeros to which a loop adds the rows of an array like x, chunk by chunk."""
+    C = x.shape[-1]
+    return np.zeros(C if x.size <= FEW else (CHUNKS, C), x.dtype)
+
+
+def sum_of_parts(parts):  # -> (C,)
+    return parts if parts.ndim == 1 else parts.sum(axis=0)
 
 
 def side_by_side(parts):  # n of (...) -> (n, ...), or None

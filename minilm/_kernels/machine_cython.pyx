@@ -1,11 +1,12 @@
 # cython: language_level=3
-"""What only C can ask of the machine: which instructions it has, how OpenMP's threads stand, where arrays lie.
+"""What only C can ask of the machine: which instructions it has, how OpenMP's threads stand, where arrays lie, and,
+in one pass, whether their numbers do.
 
 Built once, without any -m flag, so that it may be imported on every processor.
 """
 
 from cpython.buffer cimport (
-    PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+    PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 )
 from libc.stdint cimport int64_t, uintptr_t
 
@@ -145,3 +146,19 @@ def locate(list arrays, bint writable, bint first, int64_t[:] addresses, int64_t
         if not (fits and size == starts[i + 1] - starts[i] and kind == kinds[i]):
             return False
     return True
+
+
+def lie_below(ids, int64_t V, ignored):
+    """Whether each of ``ids``, which are contiguous int64, lies in [0, V), or is ``ignored``, if that is not None."""
+    cdef Py_buffer view
+    cdef Py_ssize_t i, n
+    cdef bint some = ignored is not None
+    cdef int64_t other = ignored if some else 0
+    cdef const int64_t *id
+    cdef bint fits = True
+    PyObject_GetBuffer(ids, &view, PyBUF_SIMPLE)
+    id, n = <const int64_t *>view.buf, view.len // 8
+    for i in range(n):
+        fits = fits and (0 <= id[i] < V or (some and id[i] == other))
+    PyBuffer_Release(&view)
+    return fits

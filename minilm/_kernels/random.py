@@ -35,7 +35,7 @@ def philox(c0, c1, c2, c3, seed):
 
 def threshold(p):
     """Return the integer that a word must reach for its element to be kept, so that a share ``p`` is dropped."""
-    return min(round(p * 2**32), LOW)
+    return min(round(p * 2**32), LOW) if p else 0
 
 
 def keep_linear(shape, p, seed):

@@ -14,7 +14,7 @@ import numpy as np
 from .. import autograd
 from .._kernels.registry import kernel
 from ..tensor import Tensor, apply, as_tensor
-from ..tensor.core import primitive
+from ..tensor.core import primitive, wrap
 from . import checks
 
 Lengths = Sequence[int] | np.ndarray  # rows of each of the sequences that lie end to end
@@ -71,9 +71,9 @@ def embedding(input: Any, weight: Any, padding_idx: int | None = None) -> Tensor
     """
     ids, w = as_tensor(input), as_tensor(weight)
     checks.integers("embedding", "input", ids)
-    if w.ndim != 2:
+    if w._data.ndim != 2:
         raise ValueError(f"embedding: weight must be (V, C), one row per token; got {w.shape}.")
-    V = w.shape[0]
+    V = w._data.shape[0]
     checks.in_range("embedding", "token ids", ids._data, V, "Was the text encoded with another vocabulary?")
     if padding_idx is not None and not -V <= padding_idx < V:
         raise IndexError(f"embedding: padding_idx must lie in [-{V}, {V}); got {padding_idx}.")
@@ -91,7 +91,7 @@ def layer_norm(input: Any, weight: Any = None, bias: Any = None, eps: float = 1e
             [ 1., -1.]])
     """
     x, w, b = as_tensor(input), checks.optional(weight), checks.optional(bias)
-    checks.last_axis("layer_norm", x, weight=w, bias=b)
+    checks.last_axis("layer_norm", x, w, b)
     return apply(kernel("layer_norm"), x, w, b, eps=eps)
 
 
@@ -107,9 +107,9 @@ def add_layer_norm(x: Any, y: Any, weight: Any = None, bias: Any = None, eps: fl
     """
     a, b = as_tensor(x), as_tensor(y)
     scale, shift = checks.optional(weight), checks.optional(bias)
-    if a.shape != b.shape:
+    if a._data.shape != b._data.shape:
         raise ValueError(f"add_layer_norm: x and y must have one shape; got x {a.shape} and y {b.shape}.")
-    checks.last_axis("add_layer_norm", a, weight=scale, bias=shift)
+    checks.last_axis("add_layer_norm", a, scale, shift)
     checks.same_dtype("add_layer_norm", x=a, y=b)
     return apply(kernel("add_layer_norm"), a, b, scale, shift, eps=eps)
 
@@ -121,7 +121,7 @@ def rms_norm(input: Any, weight: Any = None, eps: float | None = None) -> Tensor
     Mathematics: _kernels/rms_norm/rms_norm.py.
     """
     x, w = as_tensor(input), checks.optional(weight)
-    checks.last_axis("rms_norm", x, weight=w)
+    checks.last_axis("rms_norm", x, w)
     eps = float(np.finfo(x.dtype).eps) if eps is None else eps
     return apply(kernel("rms_norm"), x, w, eps=eps)
 
@@ -148,7 +148,7 @@ def bias_gelu(input: Any, bias: Any, approximate: str = "none") -> Tensor:
     """
     checks.choice("bias_gelu", "approximate", approximate, "none", "tanh")
     x, b = as_tensor(input), as_tensor(bias)
-    checks.last_axis("bias_gelu", x, bias=b)
+    checks.last_axis("bias_gelu", x, b, names=("bias",))
     return apply(kernel("bias_gelu"), x, b, approximate=approximate)
 
 
@@ -197,25 +197,27 @@ def cross_entropy(
     z, t = as_tensor(input), as_tensor(target)
     checks.integers("cross_entropy", "target", t)
     checks.floating("cross_entropy", z)
-    if not z.ndim or z.shape[:1] * (z.ndim > 1) + z.shape[2:] != t.shape:
+    shape = z._data.shape
+    if not shape or shape[:1] * (len(shape) > 1) + shape[2:] != t._data.shape:
         raise ValueError(
             "cross_entropy: input must be (N, V), or (N, V, d1, ...), with target (N,), or (N, d1, ...); "
             f"got input {z.shape} and target {t.shape}."
         )
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none'; got {reduction!r}.")
-    V = z.shape[1 if z.ndim > 1 else 0]
+    V = shape[1 if len(shape) > 1 else 0]
     checks.check_labels("cross_entropy", t, V, ignore_index, label_smoothing)
-    rows = z.reshape(-1, V) if z.ndim <= 2 else z.transpose(0, *range(2, z.ndim), 1).reshape(-1, V)
+    if len(shape) != 2:
+        z = z.reshape(1, V) if len(shape) == 1 else z.transpose(0, *range(2, len(shape)), 1).reshape(-1, V)
     loss = apply(
         kernel("cross_entropy"),
-        rows,
-        as_tensor(t._data.reshape(-1)),
+        z,
+        t if len(shape) == 2 else wrap(t._data.reshape(-1)),
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         reduction=reduction,
     )
-    return loss.reshape(t.shape) if reduction == "none" else loss
+    return loss.reshape(t.shape) if reduction == "none" and len(shape) != 2 else loss
 
 
 def linear_cross_entropy(
@@ -257,7 +259,7 @@ def linear_cross_entropy(
         x if x.ndim == 2 else x.reshape(math.prod(t.shape), x.shape[-1]),
         w,
         b,
-        as_tensor(t._data.reshape(-1)),
+        t if t.ndim == 1 else wrap(t._data.reshape(-1)),
         ignore_index=ignore_index,
         label_smoothing=label_smoothing,
         reduction=reduction,
@@ -322,8 +324,8 @@ def scaled_dot_product_attention(
     q, k, v, bias = as_tensor(query), as_tensor(key), as_tensor(value), checks.optional(attn_mask)
     checks.check_attention(q, k, v, enable_gqa)
     checks.same_dtype("scaled_dot_product_attention", query=q, key=k, value=v)
-    *lead, H, T, D = q.shape
-    S = k.shape[-2]
+    *lead, H, T, D = q._data.shape
+    S = k._data.shape[-2]
     if window is not None and window < 1:
         raise ValueError(f"scaled_dot_product_attention: window must be at least 1, or None; got {window}.")
     packed = None if lengths is None else checks.packed(lengths, T, S)

@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 
 from .. import seeds
+from .._kernels.ranges import lie_below, outside
 from ..tensor import Tensor, as_tensor
 
 
 def check_attention(q: Tensor, k: Tensor, v: Tensor, enable_gqa: bool) -> None:
+    if q._data.shape == k._data.shape == v._data.shape and q._data.ndim > 2:  # the usual case
+        return
     op, shapes = "scaled_dot_product_attention", f"got query {q.shape}, key {k.shape}, value {v.shape}."
     if min(q.ndim, k.ndim, v.ndim) < 3:
         raise ValueError(f"{op}: query, key and value must be (..., H, T, D); {shapes}")
@@ -50,7 +53,7 @@ def seed(op: str, p: float, training: bool, rng: np.random.Generator | None) -> 
     """Draw the seed of a dropout, or return None where nothing is dropped."""
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"{op}: the probability of dropping must lie in [0, 1]; got {p}.")
-    if not training or p == 0.0:
+    if p == 0.0 or not training:
         return None
     if rng is None:
         raise ValueError(f"{op}: dropping at random needs rng, a numpy.random.Generator; pass rng or training=False.")
@@ -58,6 +61,8 @@ def seed(op: str, p: float, training: bool, rng: np.random.Generator | None) -> 
 
 
 def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    if shape == to[len(to) - len(shape) :]:  # the usual case
+        return True
     return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to), strict=False))
 
 
@@ -71,48 +76,54 @@ def floating(op: str, x: Tensor) -> None:
 
 
 def integers(op: str, name: str, x: Tensor) -> None:
-    if x.dtype.kind not in "iu":
+    if x._data.dtype.kind not in "iu":
         raise TypeError(f"{op}: {name} must be integers; got {x.dtype}. Cast with x.astype(np.int64).")
 
 
-def in_range(op: str, what: str, ids: np.ndarray, V: int, hint: str) -> None:
-    most = V if ids.dtype.kind == "u" else min(V, 1 << (8 * ids.itemsize - 1))  # without its sign, -1 is a large number
-    if ids.size and ids.view(f"u{ids.itemsize}").max() >= most:
-        bad = ids[(ids < 0) | (ids >= V)].flat[0]
+def in_range(op: str, what: str, ids: np.ndarray, V: int, hint: str, ignored: int | None = None) -> None:
+    if not lie_below(ids, V, ignored):
+        bad = ids[outside(ids, V, ignored)].flat[0]
         raise IndexError(f"{op}: {what} must lie in [0, {V}); got {bad}. {hint}")
 
 
 def check_labels(op: str, t: Tensor, V: int, ignore_index: int, label_smoothing: float) -> None:
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"{op}: label_smoothing must lie in [0, 1]; got {label_smoothing}.")
-    counted = t._data[t._data != ignore_index]
-    in_range(op, "labels", counted, V, f"Labels to leave out must be ignore_index, {ignore_index}.")
+    in_range(op, "labels", t._data, V, f"Labels to leave out must be ignore_index, {ignore_index}.", ignore_index)
 
 
-def last_axis(op: str, x: Tensor, **vectors: Tensor | None) -> None:
+def last_axis(op: str, x: Tensor, *vectors: Tensor | None, names: tuple[str, ...] = ("weight", "bias")) -> None:
+    """Check that x is of floats, and that the ``vectors``, which have these names, fit its last axis."""
+    axis, dtype = x._data.shape[-1:], x._data.dtype
+    for v in vectors:
+        if v is not None and (v._data.shape != axis or v._data.dtype is not dtype):
+            break
+    else:
+        if axis and dtype.kind == "f":
+            return
     floating(op, x)
-    axis = x._data.shape[-1:]
-    fits = axis != ()
-    for v in vectors.values():
-        fits = fits and (v is None or v._data.shape == axis)
-    if not fits:
-        got = ", ".join(f"{name} {v.shape}" for name, v in vectors.items() if v is not None)
+    named = dict(zip(names, vectors, strict=False))
+    if not axis or any(v is not None and v.shape != axis for v in vectors):
+        got = ", ".join(f"{name} {v.shape}" for name, v in named.items() if v is not None)
         raise ValueError(
-            f"{op}: {' and '.join(vectors)} must have the shape of the last axis of input {x.shape}; got {got}."
+            f"{op}: {' and '.join(named)} must have the shape of the last axis of input {x.shape}; got {got}."
         )
-    same_dtype(op, input=x, **vectors)
+    same_dtype(op, input=x, **named)
 
 
 def same_dtype(op: str, **tensors: Tensor | None) -> None:
-    first, same = None, True
+    first = None
     for t in tensors.values():
         if t is not None:
             dtype = t._data.dtype
-            first = first or dtype
-            same = same and (dtype is first or dtype == first)  # most dtypes are one object: comparing takes longer
-    if not same:
-        got = ", ".join(f"{name} {t.dtype}" for name, t in tensors.items() if t is not None)
-        raise TypeError(f"{op}: all must have one dtype; got {got}. Cast with x.astype(...).")
+            if first is None:
+                first = dtype
+            elif dtype is not first and dtype != first:  # most dtypes are one object: comparing takes longer
+                break
+    else:
+        return
+    got = ", ".join(f"{name} {t.dtype}" for name, t in tensors.items() if t is not None)
+    raise TypeError(f"{op}: all must have one dtype; got {got}. Cast with x.astype(...).")
 
 
 def axis(op: str, x: Tensor, axis: int) -> int:

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from ..layer_norm.layer_norm import gradients, layer_norm_backward, layer_norm_forward
-from ..layout import as_rows, scale_of, shift_of
+from ..layout import scale_of, shift_of
 
 LOOPS = "layer_norm"  # the op whose loops these are
 
@@ -48,17 +48,17 @@ def _backward(grads, saved, needs, gradients):
 
 
 def add_layer_norm_compiled(loops):
-    """Wrap the compiled ``loops`` of layer_norm_numba or layer_norm_cython: lay out rows, allocate, call."""
+    """Wrap the compiled ``loops`` of layer_norm_numba or layer_norm_cython: lay out, allocate, call."""
 
     def forward(x, y, w, b, *, eps):
-        rows = as_rows(x)  # (N, C)
-        s, n = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
-        mean, rstd = np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
-        w1, b1 = scale_of(w, x), shift_of(b, x)
-        loops.forward_rows(rows, as_rows(y), w1, b1, eps, s.reshape(rows.shape), n.reshape(rows.shape), mean, rstd)
-        return (s, n), (as_rows(s), w, b is not None, mean, rstd)
+        x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+        s, n, stats = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), np.empty((2, *x.shape[:-1]), x.dtype)
+        loops.forward_rows(x, y, scale_of(w, x), shift_of(b, x), eps, s, n, stats)
+        return (s, n), (s, w, b is not None, stats)
+
+    of_loops = partial(gradients, loops)
 
     def backward(grads, saved, needs):
-        return _backward(grads, saved, needs, partial(gradients, loops))
+        return _backward(grads, saved, needs, of_loops)
 
     return forward, backward

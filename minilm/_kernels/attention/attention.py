@@ -102,25 +102,30 @@ def attention_compiled(loops):
         S = k.shape[2]
         wide = _wide(bias, (B, H, T, S), q.dtype)
         o, lse = _empty_heads((B, H, T, v.shape[3]), q.dtype), np.empty((B, H, T), q.dtype)
-        each = ((T,), (S,)) if lengths is None else lengths
+        where = (*(((T,), (S,)) if lengths is None else lengths), offset)
         window = EVERYTHING if window is None else min(window, EVERYTHING)
         static = scale, causal, window, threshold(dropout), 1 / (1 - dropout), seed & (2**64 - 1)
-        loops.forward(q, k, v, wide, pieces(*each, offset, loops.QUERIES), *static, o, lse)
-        return o, (q, k, v, wide, o, lse, (*each, offset), static, None if bias is None else bias.shape)
+        loops.forward(q, k, v, wide, pieces(*where, loops.QUERIES), *static, o, lse)
+        return o, (q, k, v, wide, o, lse, where, static, None if bias is None else bias.shape)
 
     def backward(do, saved, needs):
         q, k, v, wide, o, lse, where, static, bias_shape = saved
-        needs = (*needs[:3], needs[3] and bias_shape is not None)
-        if not any(needs):
+        need_q, need_k, need_v, need_bias = needs
+        need_bias = need_bias and bias_shape is not None
+        if not (need_q or need_k or need_v or need_bias):
             return None, None, None, None
-        if not all(needs[:3]) or (grads := laid_out_as((q, k, v))) is None:
+        if not (need_q and need_k and need_v) or (grads := laid_out_as((q, k, v))) is None:
             like = zip((q, k, v), needs, strict=False)
             grads = [_empty_heads(x.shape if need else (*x.shape[:3], 0), x.dtype) for x, need in like]
         dq, dk, dv = grads
-        dA = np.zeros((*q.shape[:3], k.shape[2]) if needs[3] else (0, 0, 0, 0), q.dtype)
+        dA = np.zeros((*q.shape[:3], k.shape[2]) if need_bias else (0, 0, 0, 0), q.dtype)
         loops.backward(_rows(do), q, k, v, wide, o, lse, pieces(*where, q.shape[2]), *static, dq, dk, dv, dA)
-        grads = dq, dk, dv, fit(dA, bias_shape) if needs[3] else None
-        return tuple(grad if need else None for grad, need in zip(grads, needs, strict=True))
+        return (
+            dq if need_q else None,
+            dk if need_k else None,
+            dv if need_v else None,
+            fit(dA, bias_shape) if need_bias else None,
+        )
 
     return forward, backward
 

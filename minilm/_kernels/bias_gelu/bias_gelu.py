@@ -16,7 +16,7 @@ Derivation: bias_gelu.md.
 import numpy as np
 
 from ..gelu.gelu import gelu_backward, gelu_forward
-from ..layout import CHUNKS, flat
+from ..layout import parts_of_sum, sum_of_parts
 
 LOOPS = "gelu"  # the op whose loops these are
 
@@ -33,18 +33,18 @@ def bias_gelu_backward(dy, saved, needs):
 
 
 def bias_gelu_compiled(loops):
-    """Wrap the ``loops`` of gelu: lay out one long row, of which b is one period, allocate, call."""
+    """Wrap the ``loops`` of gelu: lay out, allocate, call."""
 
     def forward(x, b, *, approximate):
         y = np.empty(x.shape, x.dtype)
-        loops.forward(flat(x), flat(b), y.reshape(-1), approximate == "tanh")
+        loops.forward(np.ascontiguousarray(x), np.ascontiguousarray(b), y, approximate == "tanh")
         return y, (x, b, approximate)
 
     def backward(dy, saved, needs):
         x, b, approximate = saved
-        dx = np.empty(x.shape, x.dtype)
-        db = np.zeros((CHUNKS, len(b)), x.dtype)
-        loops.backward(flat(dy), flat(x), flat(b), dx.reshape(-1), db, approximate == "tanh")
-        return dx if needs[0] else None, db.sum(axis=0) if needs[1] else None
+        dx, db = np.empty(x.shape, x.dtype), parts_of_sum(x)
+        dy, x, b = np.ascontiguousarray(dy), np.ascontiguousarray(x), np.ascontiguousarray(b)
+        loops.backward(dy, x, b, dx, db, approximate == "tanh")
+        return dx if needs[0] else None, sum_of_parts(db) if needs[1] else None
 
     return forward, backward

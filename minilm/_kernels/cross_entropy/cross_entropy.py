@@ -46,15 +46,14 @@ def cross_entropy_backward(dloss, saved, needs):
 
 
 def cross_entropy_compiled(loops):
-    """Wrap the compiled ``loops``: lay out rows, allocate, call; the mean is taken here, in a fixed order."""
+    """Wrap the compiled ``loops``: lay out rows, allocate, call."""
 
     def forward(z, target, *, ignore_index, label_smoothing, reduction):
         z, target = np.ascontiguousarray(z), np.ascontiguousarray(target, np.int64)
-        loss, L = np.empty((2, len(z)), z.dtype)
-        if z.size:
-            loops.forward_rows(z, target, ignore_index, label_smoothing, loss, L)
-        share = 1 / max(int(np.count_nonzero(target != ignore_index)), 1) if reduction == "mean" else 1.0
-        out = loss if reduction == "none" else loss.sum() * share
+        loss, L = np.empty(len(z), z.dtype), np.empty(len(z), z.dtype)
+        total, counted = loops.forward_rows(z, target, ignore_index, label_smoothing, loss, L)
+        share = 1 / max(counted, 1) if reduction == "mean" else 1.0
+        out = loss if reduction == "none" else np.array(total * share, z.dtype)
         return out, (z, target, L, ignore_index, label_smoothing, share)
 
     def backward(dloss, saved, needs):
@@ -63,7 +62,7 @@ def cross_entropy_compiled(loops):
             return None, None
         dz = np.empty_like(z)
         if z.size:
-            w = np.ascontiguousarray(np.broadcast_to(dloss * share, L.shape), z.dtype)
+            w = np.ascontiguousarray(dloss * share, z.dtype)  # of every row, or one for all
             loops.backward_rows(z, target, L, w, ignore_index, label_smoothing, dz)
         return dz, None
 

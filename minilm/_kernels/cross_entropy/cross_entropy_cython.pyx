@@ -8,18 +8,44 @@ from cython cimport floating
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
 
+from ..arrays cimport Rows, reads, rows, writes
 from ..rows cimport ROWS, log_sum_exp, pull, rows_together, sum
 
 cdef enum:
     ALONE = 8192  # arrays of fewer numbers are not worth a second thread
 
 
-def forward_rows(const floating[:, ::1] z, const int64_t[::1] target, int64_t ignore_index, double label_smoothing,
-                 floating[::1] loss, floating[::1] L):
-    cdef Py_ssize_t k, N = z.shape[0], V = z.shape[1], R = rows_together(V)
-    for k in prange((N + R - 1) // R, nogil=True, use_threads_if=N * V > ALONE):
-        _forward(min(R, N - k * R), V, &z[k * R, 0], &target[k * R], ignore_index, label_smoothing,
-                 &loss[k * R], &L[k * R])
+def forward_rows(z, target, int64_t ignore_index, double label_smoothing, loss, L):
+    """Return the sum of the losses, taken in order, and how many rows count."""
+    cdef Rows r = rows(z)
+    cdef Py_ssize_t i, counted = 0
+    cdef double total = 0
+    cdef const int64_t *t = <const int64_t *> reads(target, r.N, sizeof(int64_t))
+    cdef char *losses = writes(loss, r.N, r.unit)
+    cdef char *logs = writes(L, r.N, r.unit)
+    if r.kind == b"f":
+        _forward_rows(r.N, r.C, <const float *> r.at, t, ignore_index, label_smoothing, <float *> losses,
+                      <float *> logs)
+    else:
+        _forward_rows(r.N, r.C, <const double *> r.at, t, ignore_index, label_smoothing, <double *> losses,
+                      <double *> logs)
+    for i in range(r.N):
+        counted += t[i] != ignore_index
+        total += (<float *> losses)[i] if r.kind == b"f" else (<double *> losses)[i]
+    return total, counted
+
+
+cdef void _forward_rows(Py_ssize_t N, Py_ssize_t V, const floating *z, const int64_t *t, int64_t ignore_index,
+                        double label_smoothing, floating *loss, floating *L) noexcept:
+    cdef Py_ssize_t k, R = rows_together(V), groups = (N + R - 1) // R
+    if N * V <= ALONE:
+        for k in range(groups):
+            _forward(min(R, N - k * R), V, z + k * R * V, t + k * R, ignore_index, label_smoothing, loss + k * R,
+                     L + k * R)
+    else:
+        for k in prange(groups, nogil=True):
+            _forward(min(R, N - k * R), V, z + k * R * V, t + k * R, ignore_index, label_smoothing, loss + k * R,
+                     L + k * R)
 
 
 cdef void _forward(Py_ssize_t rows, Py_ssize_t V, const floating *z, const int64_t *t, int64_t ignore_index,
@@ -46,11 +72,32 @@ cdef void _forward(Py_ssize_t rows, Py_ssize_t V, const floating *z, const int64
         start = end + 1
 
 
-def backward_rows(const floating[:, ::1] z, const int64_t[::1] target, const floating[::1] L, const floating[::1] w,
-                  int64_t ignore_index, double label_smoothing, floating[:, ::1] dz):
-    cdef Py_ssize_t i, N = z.shape[0], V = z.shape[1]
-    for i in prange(N, nogil=True, use_threads_if=N * V > ALONE):
-        _backward_row(V, &z[i, 0], target[i], L[i], w[i], ignore_index, label_smoothing, &dz[i, 0])
+def backward_rows(z, target, L, w, int64_t ignore_index, double label_smoothing, dz):
+    """w has one number for each row, or one for all."""
+    cdef Rows r = rows(z)
+    cdef Py_ssize_t each = w.size
+    cdef const int64_t *t = <const int64_t *> reads(target, r.N, sizeof(int64_t))
+    cdef const char *logs = reads(L, r.N, r.unit)
+    cdef const char *weights = reads(w, each if each == 1 else r.N, r.unit)
+    cdef char *out = writes(dz, r.N * r.C, r.unit)
+    if r.kind == b"f":
+        _backward_rows(r.N, r.C, <const float *> r.at, t, <const float *> logs, each > 1, <const float *> weights,
+                       ignore_index, label_smoothing, <float *> out)
+    else:
+        _backward_rows(r.N, r.C, <const double *> r.at, t, <const double *> logs, each > 1, <const double *> weights,
+                       ignore_index, label_smoothing, <double *> out)
+
+
+cdef void _backward_rows(Py_ssize_t N, Py_ssize_t V, const floating *z, const int64_t *t, const floating *L,
+                         bint each, const floating *w, int64_t ignore_index, double label_smoothing,
+                         floating *dz) noexcept:
+    cdef Py_ssize_t i
+    if N * V <= ALONE:
+        for i in range(N):
+            _backward_row(V, z + i * V, t[i], L[i], w[i if each else 0], ignore_index, label_smoothing, dz + i * V)
+    else:
+        for i in prange(N, nogil=True):
+            _backward_row(V, z + i * V, t[i], L[i], w[i if each else 0], ignore_index, label_smoothing, dz + i * V)
 
 
 cdef void _backward_row(Py_ssize_t V, const floating *z, int64_t t, floating L, floating w, int64_t ignore_index,

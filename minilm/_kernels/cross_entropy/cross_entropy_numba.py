@@ -14,7 +14,8 @@ def _read(kind, dimensions):
 
 
 def _forward(real):
-    return void(_read(real, 2), _read(int64, 1), int64, float64, real[::1], real[::1])
+    of = types.Tuple((float64, int64))
+    return of(_read(real, 2), _read(int64, 1), int64, float64, real[::1], real[::1])
 
 
 def _backward(real):
@@ -46,17 +47,24 @@ def _backward_row(z, t, L, w, label_smoothing, dz):
 
 @njit([_forward(float32), _forward(float64)], parallel=True, cache=True, error_model="numpy")
 def forward_rows(z, target, ignore_index, label_smoothing, loss, L):
+    """Return the sum of the losses, taken in order, and how many rows count."""
     for i in prange(len(z)):
         if target[i] == ignore_index:
             loss[i] = L[i] = 0
         else:
             loss[i], L[i] = _forward_row(z[i], target[i], label_smoothing)
+    total, counted = 0.0, 0
+    for i in range(len(z)):
+        total += loss[i]
+        counted += target[i] != ignore_index
+    return total, counted
 
 
 @njit([_backward(float32), _backward(float64)], parallel=True, cache=True, error_model="numpy")
 def backward_rows(z, target, L, w, ignore_index, label_smoothing, dz):
+    """w has one number for each row, or one for all."""
     for i in prange(len(z)):
         if target[i] == ignore_index:
             dz[i] = 0
         else:
-            _backward_row(z[i], target[i], L[i], w[i], label_smoothing, dz[i])
+            _backward_row(z[i], target[i], L[i], w[i] if len(w) > 1 else w[0], label_smoothing, dz[i])

@@ -30,11 +30,9 @@ def dropout_compiled(loops):
     """Wrap the compiled ``loops``: lay out, allocate, call.  The backward is the forward on dy."""
 
     def forward(x, *, p, seed):
-        flat = np.ascontiguousarray(x).reshape(-1)
-        y = np.empty_like(flat)
-        if y.size:
-            loops.drop(flat, threshold(p), 1 / (1 - p), seed & (2**64 - 1), y)
-        return y.reshape(x.shape), (p, seed)
+        y = np.empty(x.shape, x.dtype)
+        loops.drop(np.ascontiguousarray(x), threshold(p), 1 / (1 - p), seed & (2**64 - 1), y)
+        return y, (p, seed)
 
     def backward(dy, saved, needs):
         p, seed = saved

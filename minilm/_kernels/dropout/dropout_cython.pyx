@@ -8,6 +8,8 @@ from cython cimport floating
 from cython.parallel cimport prange
 from libc.stdint cimport uint32_t, uint64_t
 
+from ..arrays cimport Rows, rows, writes
+
 cdef extern from "philox.h" nogil:
     void philox(uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t,
                 uint32_t*, uint32_t*, uint32_t*, uint32_t*)
@@ -17,11 +19,26 @@ cdef enum:
     ALONE = 8192  # fewer elements are not worth a second thread
 
 
-def drop(const floating[::1] x, uint32_t threshold, double scale, uint64_t seed, floating[::1] y):
-    cdef Py_ssize_t k, N = x.shape[0], chunks = (N + CHUNK - 1) // CHUNK
-    for k in prange(chunks, nogil=True, use_threads_if=N > ALONE):
-        _drop_chunk(k, min(<Py_ssize_t> CHUNK, N - k * CHUNK), &x[k * CHUNK], threshold, <floating> scale, seed,
-                    &y[k * CHUNK])
+def drop(x, uint32_t threshold, double scale, uint64_t seed, y):
+    cdef Rows r = rows(x)
+    cdef char *out = writes(y, r.N * r.C, r.unit)
+    if r.kind == b"f":
+        _drop(r.N * r.C, <const float *> r.at, threshold, <float> scale, seed, <float *> out)
+    else:
+        _drop(r.N * r.C, <const double *> r.at, threshold, scale, seed, <double *> out)
+
+
+cdef void _drop(Py_ssize_t N, const floating *x, uint32_t threshold, floating scale, uint64_t seed,
+                floating *y) noexcept:
+    cdef Py_ssize_t k, chunks = (N + CHUNK - 1) // CHUNK
+    if N <= ALONE:
+        for k in range(chunks):
+            _drop_chunk(k, min(<Py_ssize_t> CHUNK, N - k * CHUNK), x + k * CHUNK, threshold, scale, seed,
+                        y + k * CHUNK)
+    else:
+        for k in prange(chunks, nogil=True):
+            _drop_chunk(k, min(<Py_ssize_t> CHUNK, N - k * CHUNK), x + k * CHUNK, threshold, scale, seed,
+                        y + k * CHUNK)
 
 
 cdef void _drop_chunk(Py_ssize_t k, Py_ssize_t n, const floating *x, uint32_t threshold, floating scale, uint64_t seed,

@@ -6,6 +6,7 @@ The mathematics and the names are those of dropout.py.
 import numpy as np
 from numba import float32, float64, njit, prange, types, void
 
+from ..layout import flat
 from ..random_numba import draw
 from ..vecmath_numba import BLOCK
 
@@ -21,8 +22,12 @@ def _times(x, y):
         y[i] *= x[i]
 
 
-@njit([_signature(float32), _signature(float64)], parallel=True, cache=True)
 def drop(x, threshold, scale, seed, y):
+    _drop(flat(x), threshold, scale, seed, y.reshape(-1))
+
+
+@njit([_signature(float32), _signature(float64)], parallel=True, cache=True)
+def _drop(x, threshold, scale, seed, y):
     for k in prange((len(x) + BLOCK - 1) // BLOCK):
         start = np.int64(k) * BLOCK
         part = y[start : start + BLOCK]

@@ -14,8 +14,6 @@ Derivation: embedding.md.
 
 import numpy as np
 
-from ..layout import as_rows, flat
-
 
 def embedding_forward(w, ids, *, padding_idx):  # (V, C), (...) -> (..., C)
     return w[ids], (ids, w.shape[0], padding_idx)
@@ -37,14 +35,13 @@ def embedding_accumulate(into, dy, saved):  # (V, C), (..., C)
 
 
 def embedding_compiled(loops):
-    """Wrap the compiled ``loops`` of embedding_numba or embedding_cython: lay out rows, allocate, call."""
+    """Wrap the compiled ``loops`` of embedding_numba or embedding_cython: lay out, allocate, call."""
 
     def forward(w, ids, *, padding_idx):
-        C = w.shape[1]
-        places = flat(ids.astype(np.int64, copy=False))
-        y = np.empty((*ids.shape, C), w.dtype)
-        loops.gather(as_rows(w), places, y.reshape(len(places), C))
-        return y, (places, len(w), padding_idx)
+        y = np.empty((*ids.shape, w.shape[1]), w.dtype)
+        ids = np.ascontiguousarray(ids, np.int64)
+        loops.gather(np.ascontiguousarray(w), ids, y)
+        return y, (ids, len(w), padding_idx)
 
     def backward(dy, saved, needs):
         if not needs[0]:
@@ -55,10 +52,10 @@ def embedding_compiled(loops):
         return dw, None
 
     def accumulate(into, dy, saved):
-        places, V, padding_idx = saved
+        ids, V, padding_idx = saved
         if into.flags.c_contiguous:
-            loops.scatter_add(as_rows(dy), places, -1 if padding_idx is None else padding_idx % V, into)
+            loops.scatter_add(np.ascontiguousarray(dy), ids, -1 if padding_idx is None else padding_idx % V, into)
         else:
-            embedding_accumulate(into, as_rows(dy), saved)
+            embedding_accumulate(into, dy.reshape(*ids.shape, dy.shape[-1]), saved)
 
     return forward, backward, accumulate

@@ -10,29 +10,58 @@ from cython.parallel cimport prange
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
+from ..arrays cimport Rows, reads, rows, writes
+
 cdef enum:
     STRIPE = 64  # columns that one thread takes at a time: whole cache lines
     ENOUGH = 16384  # elements below which a second thread costs more than it saves
 
 
-def gather(const floating[:, ::1] w, const int64_t[::1] ids, floating[:, ::1] y):
-    cdef Py_ssize_t i, N = ids.shape[0], C = w.shape[1]
-    for i in prange(N if C else 0, nogil=True, schedule="static", use_threads_if=N * C > ENOUGH):
-        memcpy(&y[i, 0], &w[ids[i], 0], C * sizeof(floating))
+def gather(w, ids, y):
+    cdef Rows r = rows(w)
+    cdef Py_ssize_t N = ids.size
+    _gather(N, r.C * r.unit, r.at, <const int64_t *> reads(ids, N, sizeof(int64_t)), writes(y, N * r.C, r.unit),
+            N * r.C > ENOUGH)
 
 
-def scatter_add(const floating[:, ::1] dy, const int64_t[::1] ids, int64_t padding_idx, floating[:, ::1] dw):
-    cdef Py_ssize_t k, N = ids.shape[0], C = dw.shape[1]
-    for k in prange((C + STRIPE - 1) // STRIPE, nogil=True, schedule="static", use_threads_if=N * C > ENOUGH):
-        _scatter_stripe(k * STRIPE, min(STRIPE, C - k * STRIPE), dy, ids, padding_idx, dw)
-
-
-cdef void _scatter_stripe(Py_ssize_t begin, Py_ssize_t size, const floating[:, ::1] dy, const int64_t[::1] ids,
-                          int64_t padding_idx, floating[:, ::1] dw) noexcept nogil:
+cdef void _gather(Py_ssize_t N, Py_ssize_t row, const char *w, const int64_t *ids, char *y, bint shared) noexcept:
     cdef Py_ssize_t i
-    for i in range(ids.shape[0]):
+    if not shared:
+        for i in range(N):
+            memcpy(y + i * row, w + ids[i] * row, row)
+    else:
+        for i in prange(N, nogil=True, schedule="static"):
+            memcpy(y + i * row, w + ids[i] * row, row)
+
+
+def scatter_add(dy, ids, int64_t padding_idx, dw):
+    cdef Rows r = rows(dw)
+    cdef Py_ssize_t N = ids.size
+    cdef char *to = writes(dw, r.N * r.C, r.unit)
+    cdef const char *down = reads(dy, N * r.C, r.unit)
+    cdef const int64_t *places = <const int64_t *> reads(ids, N, sizeof(int64_t))
+    if r.kind == b"f":
+        _scatter(N, r.C, <const float *> down, places, padding_idx, <float *> to)
+    else:
+        _scatter(N, r.C, <const double *> down, places, padding_idx, <double *> to)
+
+
+cdef void _scatter(Py_ssize_t N, Py_ssize_t C, const floating *dy, const int64_t *ids, int64_t padding_idx,
+                   floating *dw) noexcept:
+    cdef Py_ssize_t k
+    if N * C <= ENOUGH:
+        _scatter_stripe(0, C, N, C, dy, ids, padding_idx, dw)
+        return
+    for k in prange((C + STRIPE - 1) // STRIPE, nogil=True, schedule="static"):
+        _scatter_stripe(k * STRIPE, min(STRIPE, C - k * STRIPE), N, C, dy, ids, padding_idx, dw)
+
+
+cdef void _scatter_stripe(Py_ssize_t begin, Py_ssize_t size, Py_ssize_t N, Py_ssize_t C, const floating *dy,
+                          const int64_t *ids, int64_t padding_idx, floating *dw) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(N):
         if ids[i] != padding_idx:
-            _add(size, &dy[i, begin], &dw[ids[i], begin])
+            _add(size, dy + i * C + begin, dw + ids[i] * C + begin)
 
 
 cdef void _add(Py_ssize_t size, const floating *dy, floating *dw) noexcept nogil:

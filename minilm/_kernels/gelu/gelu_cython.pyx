@@ -9,11 +9,13 @@ and by its derivative is a function of a alone:
 Q is the tail of the normal distribution, which shares its exponential e with φ, or with tanh e r, e = exp(-2u(a)) and
 r = 1 / (1 + e), and there φ is 2 u' e r².  a is held where e reaches 0: nothing overflows or cancels.
 
-x is one long row in C order, and b one period of what is added to it, or empty.  A block of sums stays in the cache.
+x is one long row in C order, of which b is one period.  A block of sums stays in the cache.
 """
 
 from cython cimport floating
 from cython.parallel cimport prange
+
+from ..arrays cimport Rows, reads, rows, writes
 
 cdef extern from "vecmath.h" nogil:
     """
@@ -38,6 +40,7 @@ cdef extern from "vecmath.h" nogil:
 
 cdef enum:
     BLOCK = 1024  # elements whose sums with b are held at a time
+    SHARE = 4096  # elements that one thread takes at a time on the way back, where nothing is summed
     ENOUGH = 8192  # elements below which a second thread costs more than it saves
 
 
@@ -120,10 +123,26 @@ cdef void _backward_tanh(Py_ssize_t n, const floating *dy, const floating *x, fl
         dx[i] = dy[i] * (one - D if x[i] > zero else D)
 
 
-def forward(const floating[::1] x, const floating[::1] b, floating[::1] y, bint tanh):
-    cdef Py_ssize_t k, n = x.shape[0], C = b.shape[0]
+def forward(x, b, y, bint tanh):
+    """b is one period of what is added to x, or None."""
+    cdef Rows r = rows(x)
+    cdef Py_ssize_t n = r.N * r.C, C = 0 if b is None else r.C
+    cdef const char *shift = reads(b, C, r.unit)
+    cdef char *out = writes(y, n, r.unit)
+    if r.kind == b"f":
+        _forward_blocks(n, <const float *> r.at, C, <const float *> shift, <float *> out, tanh)
+    else:
+        _forward_blocks(n, <const double *> r.at, C, <const double *> shift, <double *> out, tanh)
+
+
+cdef void _forward_blocks(Py_ssize_t n, const floating *x, Py_ssize_t C, const floating *b, floating *y,
+                          bint tanh) noexcept:
+    cdef Py_ssize_t k
+    if n <= BLOCK:
+        _forward(0, n, x, C, b, y, tanh)
+        return
     for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static", use_threads_if=n > ENOUGH):
-        _forward(k * BLOCK, min(n, (k + 1) * BLOCK), &x[0], C, &b[0], &y[0], tanh)
+        _forward(k * BLOCK, min(n, (k + 1) * BLOCK), x, C, b, y, tanh)
 
 
 cdef void _forward(Py_ssize_t begin, Py_ssize_t end, const floating *x, Py_ssize_t C, const floating *b,
@@ -136,13 +155,30 @@ cdef void _forward(Py_ssize_t begin, Py_ssize_t end, const floating *x, Py_ssize
         _forward_erf(end - begin, h, y + begin)
 
 
-def backward(const floating[::1] dy, const floating[::1] x, const floating[::1] b,
-             floating[::1] dx, floating[:, ::1] db, bint tanh):
-    """Each row of db is the sum over one chunk of the rows of dx."""
-    cdef Py_ssize_t k, chunks = db.shape[0], C = b.shape[0], row = max(C, 1), N = x.shape[0] // row
-    for k in prange(chunks if N else 0, nogil=True, schedule="static", use_threads_if=N * row > ENOUGH):
-        _backward_chunk(k * N // chunks * row, (k + 1) * N // chunks * row,
-                        &dy[0], &x[0], C, &b[0], &dx[0], &db[k, 0], tanh)
+def backward(dy, x, b, dx, db, bint tanh):
+    """Each row of db is the sum over one chunk of the rows of dx; None with b."""
+    cdef Rows r = rows(x)
+    cdef Py_ssize_t n = r.N * r.C, C = 0 if b is None else r.C, chunks = 1 + n // SHARE if b is None else rows(db).N
+    cdef const char *down = reads(dy, n, r.unit)
+    cdef const char *shift = reads(b, C, r.unit)
+    cdef char *out = writes(dx, n, r.unit)
+    cdef char *sums = writes(db, chunks * C, r.unit)
+    if r.kind == b"f":
+        _backward_chunks(chunks, n, <const float *> down, <const float *> r.at, C, <const float *> shift,
+                         <float *> out, <float *> sums, tanh)
+    else:
+        _backward_chunks(chunks, n, <const double *> down, <const double *> r.at, C, <const double *> shift,
+                         <double *> out, <double *> sums, tanh)
+
+
+cdef void _backward_chunks(Py_ssize_t chunks, Py_ssize_t n, const floating *dy, const floating *x, Py_ssize_t C,
+                           const floating *b, floating *dx, floating *db, bint tanh) noexcept:
+    cdef Py_ssize_t k, row = max(C, 1), N = n // row
+    if chunks == 1:
+        _backward_chunk(0, n, dy, x, C, b, dx, db, tanh)
+        return
+    for k in prange(chunks, nogil=True, schedule="static", use_threads_if=n > ENOUGH):
+        _backward_chunk(k * N // chunks * row, (k + 1) * N // chunks * row, dy, x, C, b, dx, db + k * C, tanh)
 
 
 cdef void _backward_chunk(Py_ssize_t begin, Py_ssize_t end, const floating *dy, const floating *x, Py_ssize_t C,

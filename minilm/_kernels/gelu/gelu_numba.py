@@ -9,8 +9,11 @@ in float64.
 import numpy as np
 from numba import njit, prange
 
+from ..layout import flat
 from ..vecmath_numba import BLOCK, EXACT, exp, normal_tail
 from .gelu import LARGE, PEAK, TANH_CUBE, TANH_SCALE
+
+SHARE = 4096  # elements that one thread takes at a time on the way back, where nothing is summed
 
 
 @njit(**EXACT)
@@ -61,8 +64,12 @@ def _add(row, sum):
         sum[i] += row[i]
 
 
-@njit(parallel=True, cache=True)
 def forward(x, b, y, tanh):
+    _forward(flat(x), flat(np.empty(0, x.dtype) if b is None else b), y.reshape(-1), tanh)
+
+
+@njit(parallel=True, cache=True)
+def _forward(x, b, y, tanh):
     n, C = len(x), len(b)
     for k in prange((n + BLOCK - 1) // BLOCK):
         begin, end = np.int64(k) * BLOCK, min(n, np.int64(k + 1) * BLOCK)
@@ -77,9 +84,15 @@ def forward(x, b, y, tanh):
             begin += size
 
 
-@njit(parallel=True, cache=True)
 def backward(dy, x, b, dx, db, tanh):
-    """Each row of db is the sum over one chunk of the rows of dx."""
+    """Each row of db is the sum over one chunk of the rows of dx; None with b."""
+    if b is None:
+        b, db = np.empty(0, x.dtype), np.empty((1 + x.size // SHARE, 0), x.dtype)
+    _backward(flat(dy), flat(x), flat(b), dx.reshape(-1), np.atleast_2d(db), tanh)
+
+
+@njit(parallel=True, cache=True)
+def _backward(dy, x, b, dx, db, tanh):
     chunks, C = len(db), len(b)
     N = len(x) // max(C, 1)
     for k in prange(chunks):

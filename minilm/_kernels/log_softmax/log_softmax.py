@@ -13,7 +13,7 @@ Derivation: log_softmax.md.  Source: Blanchard, Higham & Higham (2021), doi:10.1
 
 import numpy as np
 
-from ..layout import as_rows
+from ..layout import to_end
 
 
 def log_softmax_forward(x, *, axis):
@@ -36,29 +36,20 @@ def log_softmax_backward(dy, saved, needs):
 
 
 def log_softmax_compiled(loops):
-    """Wrap the compiled ``loops``: bring the axis to the end, lay out rows, allocate, call."""
+    """Wrap the compiled ``loops``: bring the axis to the end, lay out, allocate, call."""
 
     def forward(x, *, axis):
-        rows = as_rows(x.swapaxes(axis, -1))  # (N, C)
-        y = np.empty_like(rows)
-        if y.size:
-            loops.forward_rows(rows, y)
-        return _axis_back(y, x.shape, axis), (y, x.shape, axis)
+        x = np.ascontiguousarray(to_end(x, axis))
+        y = np.empty(x.shape, x.dtype)
+        loops.forward_rows(x, y)
+        return to_end(y, axis), (y, axis)
 
     def backward(dy, saved, needs):
-        y, shape, axis = saved
+        y, axis = saved
         if not needs[0]:
             return (None,)
-        dx = np.empty_like(y)
-        if y.size:
-            loops.backward_rows(as_rows(dy.swapaxes(axis, -1)), y, dx)
-        return (_axis_back(dx, shape, axis),)
+        dx = np.empty(y.shape, y.dtype)
+        loops.backward_rows(np.ascontiguousarray(to_end(dy, axis)), y, dx)
+        return (to_end(dx, axis),)
 
     return forward, backward
-
-
-def _axis_back(rows, shape, axis):
-    """Undo swapaxes and as_rows: (N, C) with C = shape[axis] -> shape."""
-    swapped = list(shape)
-    swapped[axis], swapped[-1] = swapped[-1], swapped[axis]
-    return rows.reshape(swapped).swapaxes(axis, -1)

@@ -8,16 +8,30 @@ from cython cimport floating
 from cython.parallel cimport prange
 from libc.math cimport INFINITY
 
+from ..arrays cimport Rows, reads, rows, writes
 from ..rows cimport ROWS, exp, log_sum_exp, rows_together, sum
 
 cdef enum:
     ALONE = 8192  # arrays of fewer numbers are not worth a second thread
 
 
-def forward_rows(const floating[:, ::1] x, floating[:, ::1] y):
-    cdef Py_ssize_t k, N = x.shape[0], C = x.shape[1], R = rows_together(C)
-    for k in prange((N + R - 1) // R, nogil=True, use_threads_if=N * C > ALONE):
-        _forward(min(R, N - k * R), C, &x[k * R, 0], &y[k * R, 0])
+def forward_rows(x, y):
+    cdef Rows r = rows(x)
+    cdef char *out = writes(y, r.N * r.C, r.unit)
+    if r.kind == b"f":
+        _forward_rows(r.N, r.C, <const float *> r.at, <float *> out)
+    else:
+        _forward_rows(r.N, r.C, <const double *> r.at, <double *> out)
+
+
+cdef void _forward_rows(Py_ssize_t N, Py_ssize_t C, const floating *x, floating *y) noexcept:
+    cdef Py_ssize_t k, R = rows_together(C), groups = (N + R - 1) // R
+    if N * C <= ALONE:
+        for k in range(groups):
+            _forward(min(R, N - k * R), C, x + k * R * C, y + k * R * C)
+    else:
+        for k in prange(groups, nogil=True):
+            _forward(min(R, N - k * R), C, x + k * R * C, y + k * R * C)
 
 
 cdef void _forward(Py_ssize_t rows, Py_ssize_t C, const floating *x, floating *y) noexcept nogil:
@@ -30,10 +44,24 @@ cdef void _forward(Py_ssize_t rows, Py_ssize_t C, const floating *x, floating *y
             y[c] = x[c] - top[i] - log_total[i]
 
 
-def backward_rows(const floating[:, ::1] dy, const floating[:, ::1] y, floating[:, ::1] dx):
-    cdef Py_ssize_t k, N = y.shape[0], C = y.shape[1], R = rows_together(C)
-    for k in prange((N + R - 1) // R, nogil=True, use_threads_if=N * C > ALONE):
-        _backward(min(R, N - k * R), C, &dy[k * R, 0], &y[k * R, 0], &dx[k * R, 0])
+def backward_rows(dy, y, dx):
+    cdef Rows r = rows(y)
+    cdef const char *down = reads(dy, r.N * r.C, r.unit)
+    cdef char *out = writes(dx, r.N * r.C, r.unit)
+    if r.kind == b"f":
+        _backward_rows(r.N, r.C, <const float *> down, <const float *> r.at, <float *> out)
+    else:
+        _backward_rows(r.N, r.C, <const double *> down, <const double *> r.at, <double *> out)
+
+
+cdef void _backward_rows(Py_ssize_t N, Py_ssize_t C, const floating *dy, const floating *y, floating *dx) noexcept:
+    cdef Py_ssize_t k, R = rows_together(C), groups = (N + R - 1) // R
+    if N * C <= ALONE:
+        for k in range(groups):
+            _backward(min(R, N - k * R), C, dy + k * R * C, y + k * R * C, dx + k * R * C)
+    else:
+        for k in prange(groups, nogil=True):
+            _backward(min(R, N - k * R), C, dy + k * R * C, y + k * R * C, dx + k * R * C)
 
 
 cdef void _backward(Py_ssize_t rows, Py_ssize_t C, const floating *dy, const floating *y,

@@ -14,7 +14,7 @@ Derivation: rms_norm.md.  Source: Zhang & Sennrich (2019), arXiv:1910.07467.
 
 import numpy as np
 
-from ..layout import CHUNKS, as_rows, scale_of
+from ..layout import parts_of_sum, scale_of, sum_of_parts
 
 
 def rms_norm_forward(x, w, *, eps):  # (..., C), (C,) -> (..., C)
@@ -36,20 +36,18 @@ def rms_norm_backward(dy, saved, needs):
 
 
 def rms_norm_compiled(loops):
-    """Wrap the compiled ``loops`` of rms_norm_numba or rms_norm_cython: lay out rows, allocate, call."""
+    """Wrap the compiled ``loops`` of rms_norm_numba or rms_norm_cython: lay out, allocate, call."""
 
     def forward(x, w, *, eps):
-        rows = as_rows(x)  # (N, C)
-        y = np.empty(x.shape, x.dtype)
-        r = np.empty(len(rows), x.dtype)
-        loops.forward_rows(rows, scale_of(w, x), eps, y.reshape(rows.shape), r)
-        return y, (rows, w, r)
+        x = np.ascontiguousarray(x)
+        y, r = np.empty(x.shape, x.dtype), np.empty(x.shape[:-1], x.dtype)
+        loops.forward_rows(x, scale_of(w, x), eps, y, r)
+        return y, (x, w, r)
 
     def backward(dy, saved, needs):
-        rows, w, r = saved
-        dx = np.empty(dy.shape, dy.dtype)
-        dw = np.zeros((CHUNKS, rows.shape[1]), dy.dtype)
-        loops.backward_rows(as_rows(dy), rows, scale_of(w, rows), r, dx.reshape(rows.shape), dw)
-        return dx if needs[0] else None, dw.sum(axis=0) if needs[1] and w is not None else None
+        x, w, r = saved
+        dx, dw = np.empty(x.shape, x.dtype), parts_of_sum(x)
+        loops.backward_rows(np.ascontiguousarray(dy), x, scale_of(w, x), r, dx, dw)
+        return dx if needs[0] else None, sum_of_parts(dw) if needs[1] and w is not None else None
 
     return forward, backward

@@ -4,8 +4,9 @@
 The mathematics and the names are those of rms_norm.py.
 """
 
-from cython cimport floating
 from cython.parallel cimport prange
+
+from ..arrays cimport Rows, reads, rows, writes
 
 cdef extern from * nogil:
     """
@@ -36,33 +37,60 @@ cdef enum:
     ENOUGH = 8192  # elements below which a second thread costs more than it saves
 
 
-def forward_rows(const floating[:, ::1] x, const floating[::1] w, double eps, floating[:, ::1] y, floating[::1] r):
-    cdef Py_ssize_t i, N = x.shape[0], C = x.shape[1]
-    for i in prange(N if C else 0, nogil=True, schedule="static", use_threads_if=N * C > ENOUGH):
-        _forward_row(C, &x[i, 0], &w[0], eps, &y[i, 0], &r[i])
+def forward_rows(x, w, double eps, y, r):
+    cdef Rows of = rows(x)
+    _forward_rows(of, reads(w, of.C, of.unit), eps, writes(y, of.N * of.C, of.unit), writes(r, of.N, of.unit))
 
 
-cdef void _forward_row(Py_ssize_t C, const floating *x, const floating *w, double eps,
-                       floating *y, floating *r) noexcept nogil:
-    if floating is float:
-        forward_f(CENTRED, C, x, NULL, w, NULL, eps, NULL, y, NULL, r)
+cdef void _forward_rows(Rows x, const char *w, double eps, char *y, char *r) noexcept:
+    cdef Py_ssize_t i, N = x.N if x.C else 0
+    if N * x.C <= ENOUGH:
+        for i in range(N):
+            _forward_row(i, x, w, eps, y, r)
     else:
-        forward_d(CENTRED, C, x, NULL, w, NULL, eps, NULL, y, NULL, r)
+        for i in prange(N, nogil=True, schedule="static"):
+            _forward_row(i, x, w, eps, y, r)
 
 
-def backward_rows(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[::1] w, const floating[::1] r,
-                  floating[:, ::1] dx, floating[:, ::1] dw):
-    cdef Py_ssize_t k, chunks = dw.shape[0], N = x.shape[0], C = x.shape[1]
-    for k in prange(chunks if C else 0, nogil=True, schedule="static", use_threads_if=N * C > ENOUGH):
-        _backward_chunk(k * N // chunks, (k + 1) * N // chunks, dy, x, w, r, dx, &dw[k, 0])
+cdef void _forward_row(Py_ssize_t i, Rows x, const char *w, double eps, char *y, char *r) noexcept nogil:
+    cdef Py_ssize_t begin = i * x.C * x.unit
+    if x.kind == b"f":
+        forward_f(CENTRED, x.C, <const float *> (x.at + begin), NULL, <const float *> w, NULL, eps, NULL,
+                  <float *> (y + begin), NULL, <float *> r + i)
+    else:
+        forward_d(CENTRED, x.C, <const double *> (x.at + begin), NULL, <const double *> w, NULL, eps, NULL,
+                  <double *> (y + begin), NULL, <double *> r + i)
 
 
-cdef void _backward_chunk(Py_ssize_t begin, Py_ssize_t end, const floating[:, ::1] dy, const floating[:, ::1] x,
-                          const floating[::1] w, const floating[::1] r,
-                          floating[:, ::1] dx, floating *dw) noexcept nogil:
-    cdef Py_ssize_t i, C = x.shape[1]
-    for i in range(begin, end):
-        if floating is float:
-            backward_f(CENTRED, C, NULL, &dy[i, 0], &x[i, 0], &w[0], 0, r[i], &dx[i, 0], dw, NULL)
+def backward_rows(dy, x, w, r, dx, dw):
+    """Each row of dw is the sum over one chunk of rows."""
+    cdef Rows of = rows(x)
+    cdef Py_ssize_t size = of.N * of.C, chunks = rows(dw).N
+    _backward_rows(reads(dy, size, of.unit), of, reads(w, of.C, of.unit), reads(r, of.N, of.unit),
+                   writes(dx, size, of.unit), chunks, writes(dw, chunks * of.C, of.unit))
+
+
+cdef void _backward_rows(const char *dy, Rows x, const char *w, const char *r, char *dx, Py_ssize_t chunks,
+                         char *dw) noexcept:
+    cdef Py_ssize_t k
+    if x.N * x.C <= ENOUGH:
+        for k in range(chunks):
+            _backward_chunk(k, chunks, dy, x, w, r, dx, dw)
+    else:
+        for k in prange(chunks, nogil=True, schedule="static"):
+            _backward_chunk(k, chunks, dy, x, w, r, dx, dw)
+
+
+cdef void _backward_chunk(Py_ssize_t k, Py_ssize_t chunks, const char *dy, Rows x, const char *w, const char *r,
+                          char *dx, char *dw) noexcept nogil:
+    cdef Py_ssize_t i, begin, row = x.C * x.unit
+    for i in range(k * x.N // chunks, (k + 1) * x.N // chunks if x.C else 0):
+        begin = i * row
+        if x.kind == b"f":
+            backward_f(CENTRED, x.C, NULL, <const float *> (dy + begin), <const float *> (x.at + begin),
+                       <const float *> w, 0, (<const float *> r)[i], <float *> (dx + begin), <float *> (dw + k * row),
+                       NULL)
         else:
-            backward_d(CENTRED, C, NULL, &dy[i, 0], &x[i, 0], &w[0], 0, r[i], &dx[i, 0], dw, NULL)
+            backward_d(CENTRED, x.C, NULL, <const double *> (dy + begin), <const double *> (x.at + begin),
+                       <const double *> w, 0, (<const double *> r)[i], <double *> (dx + begin),
+                       <double *> (dw + k * row), NULL)

@@ -6,6 +6,7 @@ The mathematics and the names are those of rms_norm.py.
 import numpy as np
 from numba import njit, prange
 
+from ..layout import as_rows, flat
 from ..vecmath_numba import EXACT, SUM, dot
 
 
@@ -35,14 +36,24 @@ def _backward_row(dy, x, w, r, dx, dw):
         dx[c] = r * (dy[c] * w[c] - x[c] * r * mean_gn)
 
 
-@njit(parallel=True, cache=True)
 def forward_rows(x, w, eps, y, r):
+    x = as_rows(x)
+    _forward_rows(x, flat(w), eps, y.reshape(x.shape), r.reshape(-1))
+
+
+@njit(parallel=True, cache=True)
+def _forward_rows(x, w, eps, y, r):
     for i in prange(len(x)):
         r[i] = _forward_row(x[i], w, eps, y[i])
 
 
-@njit(parallel=True, cache=True)
 def backward_rows(dy, x, w, r, dx, dw):
+    x = as_rows(x)
+    _backward_rows(as_rows(dy), x, flat(w), r.reshape(-1), dx.reshape(x.shape), np.atleast_2d(dw))
+
+
+@njit(parallel=True, cache=True)
+def _backward_rows(dy, x, w, r, dx, dw):
     N, chunks = len(x), len(dw)
     for k in prange(chunks):
         for i in range(np.int64(k) * N // chunks, np.int64(k + 1) * N // chunks):

@@ -51,7 +51,7 @@ def _pairs(x, R, interleaved):  # (..., R/2), (..., R/2), (..., D - R)
 
 
 def rotary_compiled(loops):
-    """Wrap the compiled ``loops``: see all as (B, H, T, D), with axes of 1 in cos and sin, allocate, call.
+    """Wrap the compiled ``loops``: see all with at most four axes, (B, H, T, D), allocate, call.
 
     x is read where it lies if its last axis is contiguous, and y lies in memory as x does.
     """
@@ -62,6 +62,8 @@ def rotary_compiled(loops):
     def backward(dy, saved, needs):
         _, cos, sin, interleaved = saved
         dx = turned(dy, cos, sin, -1.0, interleaved) if needs[0] else None
+        if not (needs[1] or needs[2]):
+            return dx, None, None
         return dx, *rotary_backward(dy, saved, (False, *needs[1:]))[1:]
 
     def turned(x, cos, sin, sign, interleaved):
@@ -79,9 +81,5 @@ def rotary_compiled(loops):
 
 
 def _four(x):
-    """x with four axes; a view of x if it has no more, or is contiguous."""
-    if x.ndim == 4:
-        return x
-    if x.ndim > 4:
-        return x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
-    return x.reshape((1,) * (4 - x.ndim) + x.shape)
+    """x with at most four axes; a view of x if it has no more, or is contiguous."""
+    return x if x.ndim <= 4 else x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])

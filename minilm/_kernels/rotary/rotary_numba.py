@@ -31,8 +31,13 @@ def _turn_row(x, cos, sin, sign, interleaved, y):
         y[d] = x[d]
 
 
-@njit([_turn(float32), _turn(float64)], parallel=True, cache=True, error_model="numpy")
 def turn(x, cos, sin, sign, interleaved, y):
+    x, cos, sin, y = (a.reshape((1,) * (4 - a.ndim) + a.shape) for a in (x, cos, sin, y))
+    _turn_rows(x, cos, sin, sign, interleaved, y)
+
+
+@njit([_turn(float32), _turn(float64)], parallel=True, cache=True, error_model="numpy")
+def _turn_rows(x, cos, sin, sign, interleaved, y):
     B, H, T, _ = x.shape
     for w in prange(B * H):
         b, h = np.int64(w) // H, np.int64(w) % H

@@ -14,8 +14,6 @@ arXiv:1702.03118.
 
 import numpy as np
 
-from ..layout import flat
-
 LARGE = 1000.0
 
 
@@ -37,11 +35,11 @@ def _logistic(x):
 
 
 def silu_compiled(loops):
-    """Wrap the compiled ``loops`` of silu_numba or silu_cython: lay out one long row, allocate, call."""
+    """Wrap the compiled ``loops`` of silu_numba or silu_cython: lay out, allocate, call."""
 
     def forward(x):
         y = np.empty(x.shape, x.dtype)
-        loops.forward(flat(x), y.reshape(-1))
+        loops.forward(np.ascontiguousarray(x), y)
         return y, (x,)
 
     def backward(dy, saved, needs):
@@ -49,7 +47,7 @@ def silu_compiled(loops):
             return (None,)
         (x,) = saved
         dx = np.empty(x.shape, x.dtype)
-        loops.backward(flat(dy), flat(x), dx.reshape(-1))
+        loops.backward(np.ascontiguousarray(dy), np.ascontiguousarray(x), dx)
         return (dx,)
 
     return forward, backward

@@ -8,6 +8,8 @@ or the other way round: nothing overflows or cancels.
 from cython cimport floating
 from cython.parallel cimport prange
 
+from ..arrays cimport Rows, reads, rows, writes
+
 cdef extern from "vecmath.h" nogil:
     """
     #define SILU_LARGE 1000.0
@@ -39,10 +41,22 @@ cdef inline floating _held(floating x) noexcept nogil:
         return copysign(SILU_LARGE, x) if fabs(x) > SILU_LARGE else x
 
 
-def forward(const floating[::1] x, floating[::1] y):
-    cdef Py_ssize_t k, n = x.shape[0]
-    for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static", use_threads_if=n > ENOUGH):
-        _forward(min(BLOCK, n - k * BLOCK), &x[k * BLOCK], &y[k * BLOCK])
+def forward(x, y):
+    cdef Rows r = rows(x)
+    cdef char *out = writes(y, r.N * r.C, r.unit)
+    if r.kind == b"f":
+        _forward_blocks(r.N * r.C, <const float *> r.at, <float *> out)
+    else:
+        _forward_blocks(r.N * r.C, <const double *> r.at, <double *> out)
+
+
+cdef void _forward_blocks(Py_ssize_t n, const floating *x, floating *y) noexcept:
+    cdef Py_ssize_t k
+    if n <= ENOUGH:
+        _forward(n, x, y)
+    else:
+        for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static"):
+            _forward(min(BLOCK, n - k * BLOCK), x + k * BLOCK, y + k * BLOCK)
 
 
 cdef void _forward(Py_ssize_t n, const floating *x, floating *y) noexcept nogil:
@@ -52,10 +66,23 @@ cdef void _forward(Py_ssize_t n, const floating *x, floating *y) noexcept nogil:
         y[i] = (-large if x[i] < -large else x[i]) / (one + _exp(-x[i]))
 
 
-def backward(const floating[::1] dy, const floating[::1] x, floating[::1] dx):
-    cdef Py_ssize_t k, n = x.shape[0]
-    for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static", use_threads_if=n > ENOUGH):
-        _backward(min(BLOCK, n - k * BLOCK), &dy[k * BLOCK], &x[k * BLOCK], &dx[k * BLOCK])
+def backward(dy, x, dx):
+    cdef Rows r = rows(x)
+    cdef const char *down = reads(dy, r.N * r.C, r.unit)
+    cdef char *out = writes(dx, r.N * r.C, r.unit)
+    if r.kind == b"f":
+        _backward_blocks(r.N * r.C, <const float *> down, <const float *> r.at, <float *> out)
+    else:
+        _backward_blocks(r.N * r.C, <const double *> down, <const double *> r.at, <double *> out)
+
+
+cdef void _backward_blocks(Py_ssize_t n, const floating *dy, const floating *x, floating *dx) noexcept:
+    cdef Py_ssize_t k
+    if n <= ENOUGH:
+        _backward(n, dy, x, dx)
+    else:
+        for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static"):
+            _backward(min(BLOCK, n - k * BLOCK), dy + k * BLOCK, x + k * BLOCK, dx + k * BLOCK)
 
 
 cdef void _backward(Py_ssize_t n, const floating *dy, const floating *x, floating *dx) noexcept nogil:

@@ -7,6 +7,7 @@ float64.
 import numpy as np
 from numba import njit, prange
 
+from ..layout import flat
 from ..vecmath_numba import BLOCK, EXACT, exp
 from .silu import LARGE
 
@@ -29,15 +30,23 @@ def _backward(dy, x, dx):
         dx[i] = dy[i] * (σ * (real(1) + h * τ))
 
 
-@njit(parallel=True, cache=True)
 def forward(x, y):
+    _forward_blocks(flat(x), y.reshape(-1))
+
+
+@njit(parallel=True, cache=True)
+def _forward_blocks(x, y):
     for k in prange((len(x) + BLOCK - 1) // BLOCK):
         of = slice(np.int64(k) * BLOCK, np.int64(k + 1) * BLOCK)
         _forward(x[of], y[of])
 
 
-@njit(parallel=True, cache=True)
 def backward(dy, x, dx):
+    _backward_blocks(flat(dy), flat(x), dx.reshape(-1))
+
+
+@njit(parallel=True, cache=True)
+def _backward_blocks(dy, x, dx):
     for k in prange((len(x) + BLOCK - 1) // BLOCK):
         of = slice(np.int64(k) * BLOCK, np.int64(k + 1) * BLOCK)
         _backward(dy[of], x[of], dx[of])

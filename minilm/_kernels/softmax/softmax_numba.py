@@ -6,6 +6,7 @@ The mathematics and the names are those of softmax.py.
 import numpy as np
 from numba import float32, float64, njit, prange, types, void
 
+from ..layout import as_rows
 from ..vecmath_numba import EXACT, PART, SUM, dot, exp, largest
 
 
@@ -44,13 +45,23 @@ def _backward_row(dy, y, dx):
         dx[c] = y[c] * (dy[c] - mean)
 
 
-@njit([_signature(float32, 1), _signature(float64, 1)], parallel=True, cache=True)
 def forward_rows(x, y):
+    x = as_rows(x)
+    _forward_rows(x, y.reshape(x.shape))
+
+
+@njit([_signature(float32, 1), _signature(float64, 1)], parallel=True, cache=True)
+def _forward_rows(x, y):
     for i in prange(len(x)):
         _forward_row(x[i], y[i])
 
 
-@njit([_signature(float32, 2), _signature(float64, 2)], parallel=True, cache=True)
 def backward_rows(dy, y, dx):
+    y = as_rows(y)
+    _backward_rows(as_rows(dy), y, dx.reshape(y.shape))
+
+
+@njit([_signature(float32, 2), _signature(float64, 2)], parallel=True, cache=True)
+def _backward_rows(dy, y, dx):
     for i in prange(len(y)):
         _backward_row(dy[i], y[i], dx[i])
