@@ -2,26 +2,29 @@
 
 The mathematics and the names are those of attention.py.  As in attention_cython.pyx, a block of scores is kept
 transposed, A[i, j] for key s0 + i and query t0 + j, so that the softmax of 64 queries runs along rows and only q (and
-do) is ever transposed; where ``hidden``, the row that column 0 sees first, is above -64, the columns below ``first`` of
-a row are neither computed nor read.  A row of ``pieces`` is t0, t1, s0, s1, offset, as layout.pieces makes it.  A
-single query has a loop of its own.
+do) is ever transposed.  Row i of a block is seen from column ``hidden`` + i on: the columns below ``first`` are neither
+computed nor read.  A row of ``pieces`` is t0, t1, s0, s1, offset, as layout.pieces makes it.  A single query has a loop
+of its own.
 
-Scratch is one array x for each thread, of rows of 64 numbers: the constants below say which rows are what.  It is made
-by np.zeros, since np.empty is replaced in tests, by a function that Numba does not know.
+Scratch is an array x of rows of 64 numbers: the constants below say which rows are what.  The loops over a block are
+inlined by Numba, which compiles a function once more for each that calls it.
 """
+
+from typing import Any
 
 import numpy as np
 from numba import boolean, float32, float64, int64, njit, prange, types, uint64, void
 
 from ..random_numba import HALF, LOW, _philox
 from ..vecmath_numba import EXACT, PART, SUM, contiguous, decay, dot, largest
-from .attention_tiles_numba import BLOCK, STEP, add_product, rows, transpose
+from .attention_tiles_numba import BLOCK, STEP, add_product, rows, scratch, transpose
 
 PIECES = types.Array(int64, 2, "C", readonly=True)
 STATIC = PIECES, float64, boolean, int64, uint64, float64, uint64  # scale, causal, window, threshold, kept, seed
 QUERIES = BLOCK  # of one piece of the forward
 BAND = 8  # rows of scores that begin at the same column
 philox = njit(forceinline=True)(_philox.py_func)  # or its loop does not vectorise
+INSIDE: dict[str, Any] = {**EXACT, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # called by loops alone
 
 A_, TOP, BASE, SHRINK, SUMS = 0, BLOCK, BLOCK + 1, BLOCK + 2, BLOCK + 3
 L_, DELTA, DR, KEEP, ALL = TOP, BASE, BLOCK + 4, 2 * BLOCK + 4, 3 * BLOCK + 8
@@ -39,7 +42,7 @@ def _backward(real):
     return void(*[_read(real)] * 6, types.Array(real, 3, "C"), *STATIC, *[real[:, :, :, :]] * 3, real[:, :, :, ::1])
 
 
-@njit
+@njit(**INSIDE)
 def _zero(x, first, last):
     for i in range(first, last):
         row = contiguous(x[i])
@@ -47,26 +50,19 @@ def _zero(x, first, last):
             row[j] = 0
 
 
-@njit
+@njit(**INSIDE)
 def _range(t0, t1, s0, s1, offset, causal, window):
     """The first key that any query t0 <= t < t1 of a piece sees, and the one after the last."""
     return max(s0, t0 + offset - window + 1), (min(s1, t1 + offset) if causal else s1)
 
 
-@njit
+@njit(**INSIDE)
 def _first(i, hidden):
     """The first column of row i that is computed, where row 0 is seen from column ``hidden`` on."""
     return min(max(hidden + i // BAND * BAND, 0), BLOCK) & -STEP
 
 
-@njit
-def _scratch(count, like):
-    """Rows of zeros that start where a line of the cache does."""
-    x = np.zeros((count + 1) * BLOCK, like.dtype)
-    return x[-np.int64(x.ctypes.data) % 64 // x.itemsize :]
-
-
-@njit
+@njit(inline="always")
 def _clear(row, m, hidden, width, x):
     for i in range(m):
         first = _first(i, hidden)
@@ -75,7 +71,7 @@ def _clear(row, m, hidden, width, x):
             A[j] = 0
 
 
-@njit
+@njit(inline="always")
 def _add_dots(y, s0, m, hidden, width, xT, to):  # (S, D), (D, BLOCK) -> (m, BLOCK)
     """to_ij += ⟨y_i, x_j⟩ from the first column of each row on."""
     band = BAND if hidden > -BLOCK else BLOCK
@@ -85,7 +81,7 @@ def _add_dots(y, s0, m, hidden, width, xT, to):  # (S, D), (D, BLOCK) -> (m, BLO
             add_product(y[s0 + i : s0 + last], rows(xT, 0, 0)[: y.shape[1], first:width], to[i:last, first:width])
 
 
-@njit(**EXACT)
+@njit(inline="always")
 def _scores(qT, k, bias, t0, n, s0, m, diagonal, causal, window, width, x):
     """A_ij = c ⟨k_i, q_j⟩ + bias_ji, or -inf where hidden, from the first column of each row on."""
     hidden = diagonal if causal else -BLOCK
@@ -102,7 +98,7 @@ def _scores(qT, k, bias, t0, n, s0, m, diagonal, causal, window, width, x):
                 A[j] = -np.inf if (causal and j < seen) or j >= seen + window else A[j]
 
 
-@njit
+@njit(inline="always")
 def _draw(head, t0, s0, m, hidden, width, threshold, kept, seed, x):
     """keep[s0 % 4 + i, j] = 1 / (1 - p) or 0; each counter serves four rows, the first of which is a multiple of 4."""
     k0, k1, zero = seed & LOW, seed >> HALF, x.dtype.type(0)
@@ -117,7 +113,7 @@ def _draw(head, t0, s0, m, hidden, width, threshold, kept, seed, x):
             keep[3, j] = kept if w3 >= threshold else zero
 
 
-@njit(**EXACT)
+@njit(inline="always")
 def _softmax(m, hidden, width, x, total):
     """Online softmax of a block, a row for each key: what was summed so far is to be multiplied by ``shrink``."""
     top, base, shrink = rows(x, TOP, 0)[0], rows(x, BASE, 0)[0], rows(x, SHRINK, 0)[0]
@@ -147,7 +143,7 @@ def _softmax(m, hidden, width, x, total):
             total[first + j] += sums[j]
 
 
-@njit
+@njit(inline="always")
 def _keep(s0, m, hidden, width, x):
     for i in range(m):
         first = _first(i, hidden)
@@ -156,7 +152,7 @@ def _keep(s0, m, hidden, width, x):
             A[j] *= keep[j]
 
 
-@njit(**EXACT)
+@njit(inline="always")
 def _slopes(s0, m, hidden, width, c, dropout, x):
     """R in the place of the scores, and c dA in the place of dR."""
     for i in range(m):
@@ -175,12 +171,12 @@ def _slopes(s0, m, hidden, width, c, dropout, x):
                 dR[j] = P * (dR[j] - delta[j]) * c
 
 
-@njit(**EXACT)
+@njit(**INSIDE)
 def _forward_block(head, q, k, v, bias, piece, scale, causal, window, threshold, kept, seed, o, lse):
     t0, t1, s0, s1, offset = piece
     real, n = q.dtype.type, t1 - t0
     width = (n + STEP - 1) // STEP * STEP
-    qT, x, total = _scratch(q.shape[1], q), _scratch(DR if threshold == 0 else ALL, q), np.zeros(BLOCK)
+    qT, x, total = scratch(q, q.shape[1]), scratch(q, DR if threshold == 0 else ALL), np.zeros(BLOCK)
     A, top, shrink = rows(x, A_, 0), rows(x, TOP, 0)[0], rows(x, SHRINK, 0)[0]
     for j in range(BLOCK):
         top[j] = -np.inf
@@ -234,7 +230,7 @@ def _exponentials(A, top):
     return total
 
 
-@njit(**EXACT)
+@njit(**INSIDE)
 def _forward_query(q, k, v, bias, piece, scale, causal, window, o, lse):
     """One query, without dropout: every key between the first and the last that it sees counts, and no other."""
     t, real = piece[0], q.dtype.type
@@ -264,7 +260,7 @@ def _forward_query(q, k, v, bias, piece, scale, causal, window, o, lse):
     lse[t] = top + np.log(total) if total != 0 else np.inf
 
 
-@njit(**EXACT)
+@njit(**INSIDE)
 def _backward_block(
     head, t0, do, q, k, v, bias, o, lse, piece, scale, causal, window, threshold, kept, seed, dq, dk, dv, dA, qT, doT, x
 ):
@@ -327,7 +323,7 @@ def backward(do, q, k, v, bias, o, lse, pieces, scale, causal, window, threshold
         head, i = np.int64(w) // len(pieces), np.int64(w) % len(pieces)
         piece = pieces[i, 0], pieces[i, 1], pieces[i, 2], pieces[i, 3], pieces[i, 4]
         b, g = head // G, head % G
-        qT, doT, x = _scratch(q.shape[3], q), _scratch(v.shape[3], q), _scratch(KEEP if threshold == 0 else ALL, q)
+        qT, doT, x = scratch(q, q.shape[3]), scratch(q, v.shape[3]), scratch(q, KEEP if threshold == 0 else ALL)
         _zero(dk[b, g], piece[2], piece[3])
         _zero(dv[b, g], piece[2], piece[3])
         for h in range(g * (H // G), (g + 1) * (H // G)):

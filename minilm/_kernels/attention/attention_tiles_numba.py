@@ -7,6 +7,7 @@ vectors.  These are as wide as the processor's; on any other processor LLVM take
 from llvmlite import binding, ir
 from numba import float32, float64, njit, types, void
 from numba.core import cgutils
+from numba.core.imputils import impl_ret_new_ref
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
@@ -14,7 +15,7 @@ from ..vecmath_numba import EXACT
 
 _FEATURES = binding.get_host_cpu_features()
 BYTES = 64 if _FEATURES.get("avx512f") else 32 if _FEATURES.get("avx") else 16  # of a vector
-HIGH = 8 if BYTES == 64 or "neon" in _FEATURES else 4  # rows of a tile: 16 sums in 32 registers, or 8 in 16
+HIGH = 8 if BYTES == 64 or _FEATURES.get("neon") else 4  # rows of a tile: 16 sums in 32 registers, or 8 in 16
 _INT = ir.IntType(64)
 BLOCK = 64  # queries, and keys, of a block
 STEP = 16  # a multiple of every vector's length
@@ -40,6 +41,26 @@ def _same(builder, x, vector):
 def _signature(real):
     read = types.Array(real, 2, "A", readonly=True)
     return void(read, read, real[:, :])
+
+
+@intrinsic
+def scratch(typing, like, count):
+    """Rows of BLOCK numbers of the type of ``like``, not cleared, which start where a line of the cache does.
+
+    np.empty is replaced in tests, by a function that Numba does not know.
+    """
+
+    def code(context, builder, signature, arguments):
+        size, kind = like.dtype.bitwidth // 8, signature.return_type
+        one, line = context.get_constant(types.int64, size), context.get_constant(types.uint32, 64)
+        many = builder.mul(arguments[1], context.get_constant(types.int64, BLOCK))
+        info = context.nrt.meminfo_alloc_aligned(builder, builder.mul(many, one), line)
+        x = context.make_array(kind)(context, builder)
+        at = builder.bitcast(context.nrt.meminfo_data(builder, info), x.data.type)
+        populate_array(x, at, [many], [one], one, info)
+        return impl_ret_new_ref(context, builder, kind, x._getvalue())
+
+    return types.Array(like.dtype, 1, "C")(like, types.int64), code
 
 
 @intrinsic
