@@ -163,7 +163,7 @@ def _part_of_dot(x, y):
 def _part_of_exponentials(x, top):
     sum = x.dtype.type(0)
     for i in range(len(x)):
-        sum += exp(x[i] - top)
+        sum += decay(x[i] - top)
     return sum
 
 
@@ -187,7 +187,7 @@ def dot(x, y):
 
 @njit
 def exponentials(x, top):
-    """Σ exp(x - top), a double."""
+    """Σ exp(x - top), a double; no x is above top."""
     sum = 0.0
     for i in range(0, len(x), PART):
         sum += _part_of_exponentials(x[i : i + PART], top)
