@@ -34,6 +34,12 @@ def exp(x, y):
 
 
 @njit
+def decay(x, y):
+    for i in range(len(x)):
+        y[i] = vm.decay(x[i])
+
+
+@njit
 def normal_tail(a, e, y):
     for i in range(len(a)):
         y[i] = vm.normal_tail(a[i], e[i])
@@ -71,6 +77,15 @@ def test_exp_of_every_kind_of_float32():
     x = every(1021)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         assert ulps(run(exp, x), np.exp(x.astype(np.float64))) < 1.5
+
+
+def test_decay_of_every_kind_of_float32_that_a_softmax_has():
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        x = every(1021)
+        x = x[~(x > 88)]
+        y, far = run(decay, x), x < -87
+        assert (y[far] == 0).all()
+        assert ulps(y[~far], np.exp(x[~far].astype(np.float64))) < 1.5
 
 
 def test_exp_of_float64():

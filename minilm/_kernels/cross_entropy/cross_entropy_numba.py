@@ -6,7 +6,7 @@ The mathematics and the names are those of cross_entropy.py.  The gradient may b
 import numpy as np
 from numba import float32, float64, int64, njit, prange, types, void
 
-from ..vecmath_numba import EXACT, exp, exponentials, largest, total
+from ..vecmath_numba import EXACT, decay, exponentials, largest, total
 
 
 def _read(kind, dimensions):
@@ -41,8 +41,8 @@ def _backward_row(z, t, L, w, label_smoothing, dz):
     for c in range(len(z)):
         dz[c] = z[c]
     for c in range(len(z)):  # of one array: a loop that reads z is not vectorised where dz is written over z
-        dz[c] = w * (exp(dz[c] - L) - everywhere)
-    dz[t] = w * (exp(z_t - L) - hit - everywhere)
+        dz[c] = w * (decay(dz[c] - L) - everywhere)
+    dz[t] = w * (decay(z_t - L) - hit - everywhere)
 
 
 @njit([_forward(float32), _forward(float64)], parallel=True, cache=True, error_model="numpy")
