@@ -57,7 +57,7 @@ def test_sizes(loops, size, dtype):
     for shift in (None, bias):
         for start in (None, before):
             c = np.full((M, N), np.nan, dtype) if start is None else start.copy()
-            assert loops.product(a, b, c, bias[:0] if shift is None else shift, start is not None)
+            loops.product(a, b, c, shift, start is not None)
             judge(c, a, b, (0 if shift is None else shift) + (np.zeros((M, N), dtype) if start is None else start))
 
 
@@ -73,7 +73,7 @@ def test_layouts(loops, of_a, of_b, dtype):
     b = laid_out(rng.standard_normal((397, 77)).astype(dtype), of_b)
     a.flags.writeable = b.flags.writeable = False
     c = np.full((45, 77), np.nan, dtype)
-    assert loops.product(a, b, c, c[:0, 0], False)
+    loops.product(a, b, c, None, False)
     judge(c, a, b)
 
 
@@ -101,7 +101,6 @@ def test_a_stride_that_is_no_multiple_of_a_number_is_left_to_blas(loops):
     a = record["x"]
     a[:] = np.random.default_rng(2).standard_normal((64, 64))
     b, c = np.eye(64, dtype=np.float32), np.zeros((64, 64), np.float32)
-    assert loops.product(a, b, c, c[:0, 0], False) is False
     product_of(loops)(a, b, c)
     assert (c == a).all()
 
@@ -110,7 +109,7 @@ def test_infinities_and_nan_arrive(loops):
     a, b = np.ones((32, 40), np.float32), np.ones((40, 32), np.float32)
     a[3, 5], a[7, 0], b[0, 9] = np.inf, np.nan, -np.inf
     c = np.empty((32, 32), np.float32)
-    loops.product(a, b, c, c[:0, 0], False)
+    loops.product(a, b, c, None, False)
     with np.errstate(invalid="ignore"):
         np.testing.assert_array_equal(c, a @ b)
 

@@ -21,7 +21,7 @@ from math import prod
 
 import numpy as np
 
-from ..layout import CHUNKS, as_rows, flat
+from ..layout import CHUNKS, as_rows, flat, sum_of_parts
 
 CHUNK = 1 << 18  # numbers that one thread sums, or more where that would make too many chunks
 FEW = 8  # rows below which a product is a few passes over a matrix, which BLAS makes without a copy
@@ -58,26 +58,26 @@ def linear_compiled(loops):
 
     def forward(x, w, b, *, transposed):
         W = w.T if transposed else w
-        N, (C, F) = prod(x.shape[:-1]), W.shape
-        y = np.empty((N, F), x.dtype)
-        product(x.reshape(N, C), W, y, b)
-        return y.reshape(*x.shape[:-1], F), (x, w, transposed)
+        F = W.shape[1]
+        y = np.empty((*x.shape[:-1], F), x.dtype)
+        product(_folded(x), W, _folded(y), b)
+        return y, (x, w, transposed)
 
     def backward(dy, saved, needs):
         x, w, transposed = saved
-        N, C, F = prod(x.shape[:-1]), x.shape[-1], dy.shape[-1]
-        x_rows, dy_rows = x.reshape(N, C), dy.reshape(N, F)
+        x_rows, dy_rows = _folded(x), _folded(dy)
         dx = dw = db = None
         if needs[0]:
             dx = np.empty(x.shape, x.dtype)
-            product(dy_rows, w if transposed else w.T, dx.reshape(N, C))
+            product(dy_rows, w if transposed else w.T, _folded(dx))
         if needs[1]:
             dw = np.empty(w.shape, w.dtype)
             product(dy_rows.T, x_rows, dw) if transposed else product(x_rows.T, dy_rows, dw)
         if needs[2]:
-            db = np.zeros((min(CHUNKS, 1 + dy.size // CHUNK), F), dy.dtype)
-            loops.sum_rows(as_rows(dy), db)
-            db = db.sum(axis=0)
+            chunks, F = min(CHUNKS, 1 + dy.size // CHUNK), dy.shape[-1]
+            db = np.zeros((chunks, F) if chunks > 1 else F, dy.dtype)
+            loops.sum_rows(as_rows(dy_rows), db.reshape(chunks, F))
+            db = sum_of_parts(db)
         return dx, dw, db
 
     return forward, backward
@@ -91,8 +91,8 @@ def product_of(loops):
 
     def product(a, b, c, bias=None, add=False):
         (M, K), N = a.shape, b.shape[1]
-        much = loops.GEMM and M >= FEW and M * N * K >= LITTLE
-        if much and loops.product(a, b, c, c[:0, 0] if bias is None else flat(bias), add):
+        if loops.GEMM and M >= FEW and M * N * K >= LITTLE and a.flags.aligned and b.flags.aligned:
+            loops.product(a, b, c, None if bias is None else np.ascontiguousarray(bias), add)
             return
         if add:
             _add_in_blocks(a, b, c)
@@ -102,6 +102,10 @@ def product_of(loops):
             loops.add_bias(c, flat(bias))
 
     return product
+
+
+def _folded(x):  # (..., C) -> (N, C)
+    return x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])
 
 
 def _add_in_blocks(a, b, c):

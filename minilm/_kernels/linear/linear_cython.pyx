@@ -4,6 +4,8 @@
 from cython cimport floating
 from cython.parallel cimport prange
 
+from ..arrays cimport Grid, Rows, grid, reads, rows, writes
+
 cdef extern from * nogil:
     """
     #define REAL float
@@ -24,46 +26,67 @@ cdef extern from * nogil:
 GEMM = bool(HAS_GEMM)  # whether ``product`` can be called
 
 
-def product(const floating[:, :] a, const floating[:, :] b, floating[:, ::1] c, const floating[::1] bias, bint add):
-    """Write a b + bias into c, or add it to what is there, and return True; or return False, and do nothing, where a
-    stride is no multiple of a number's size.  No side may be empty; a bias of length 0 is none.
+cdef enum:
+    ENOUGH = 8192  # numbers below which a second thread costs more than it saves
+
+
+def product(a, b, c, bias, bint add):
+    """Write a b + bias into c, or add it to what is there.  a (M, K) and b (K, N) lie anywhere, aligned; no side is empty;
+    bias may be None.
     """
-    cdef Py_ssize_t M = c.shape[0], N = c.shape[1], K = a.shape[1], unit = sizeof(floating)
-    cdef Py_ssize_t a_row = a.strides[0] // unit, a_col = a.strides[1] // unit
-    cdef Py_ssize_t b_row = b.strides[0] // unit, b_col = b.strides[1] // unit
-    cdef const floating *shift = &bias[0] if bias.shape[0] else NULL
+    cdef Grid x = grid(a, False), y = grid(b, False)
+    cdef Py_ssize_t M = x.shape[2], K = x.shape[3], N = y.shape[3], unit = x.unit
+    cdef char *out = writes(c, M * N, unit)
+    cdef const char *shift = reads(bias, N, unit)
     cdef int failed
-    if (a.strides[0] | a.strides[1] | b.strides[0] | b.strides[1]) & (unit - 1):
-        return False
+    if y.kind != x.kind or y.shape[2] != K:
+        raise TypeError(f"linear: a (M, K) and b (K, N) of one dtype; got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
     with nogil:
-        if floating is float:
-            failed = gemm_f(M, N, K, &a[0, 0], a_row, a_col, &b[0, 0], b_row, b_col, &c[0, 0], N, shift, add)
+        if x.kind == b"f":
+            failed = gemm_f(M, N, K, <float *> x.at, x.strides[2] // unit, x.strides[3] // unit, <float *> y.at,
+                            y.strides[2] // unit, y.strides[3] // unit, <float *> out, N, <const float *> shift, add)
         else:
-            failed = gemm_d(M, N, K, &a[0, 0], a_row, a_col, &b[0, 0], b_row, b_col, &c[0, 0], N, shift, add)
+            failed = gemm_d(M, N, K, <double *> x.at, x.strides[2] // unit, x.strides[3] // unit, <double *> y.at,
+                            y.strides[2] // unit, y.strides[3] // unit, <double *> out, N, <const double *> shift, add)
     if failed:
         raise MemoryError("linear: no memory for a copy of some columns")
-    return True
 
 
-def add_bias(floating[:, ::1] y, const floating[::1] b):
-    cdef Py_ssize_t n, N = y.shape[0], F = y.shape[1]
-    if F == 0:
-        return
-    for n in prange(N, nogil=True, schedule="static"):
-        _add(F, &b[0], &y[n, 0])
+def add_bias(y, b):
+    cdef Rows r = rows(y)
+    _add_bias(r, writes(y, r.N * r.C, r.unit), reads(b, r.C, r.unit))
 
 
-cdef void _add(Py_ssize_t F, const floating *b, floating *y) noexcept nogil:
+cdef void _add_bias(Rows y, char *at, const char *b) noexcept:
+    cdef Py_ssize_t n, row = y.C * y.unit
+    for n in prange(y.N if y.C else 0, nogil=True, schedule="static", use_threads_if=y.N * y.C > ENOUGH):
+        _add(y, at + n * row, b)
+
+
+cdef void _add(Rows y, char *to, const char *x) noexcept nogil:
     cdef Py_ssize_t f
-    for f in range(F):
-        y[f] += b[f]
+    if y.kind == b"f":
+        for f in range(y.C):
+            (<float *> to)[f] += (<const float *> x)[f]
+    else:
+        for f in range(y.C):
+            (<double *> to)[f] += (<const double *> x)[f]
 
 
-def sum_rows(const floating[:, ::1] dy, floating[:, ::1] db):
+def sum_rows(dy, db):
     """Add to each row of db the rows of one chunk of dy."""
-    cdef Py_ssize_t k, chunks = db.shape[0], N = dy.shape[0], F = dy.shape[1]
-    for k in prange(chunks if N * F else 0, nogil=True, schedule="static", use_threads_if=chunks > 1):
-        _sum(k * N // chunks, (k + 1) * N // chunks, F, &dy[0, 0], &db[k, 0])
+    cdef Rows r = rows(dy)
+    cdef Py_ssize_t chunks = rows(db).N
+    _sum_rows(r, chunks, writes(db, chunks * r.C, r.unit))
+
+
+cdef void _sum_rows(Rows dy, Py_ssize_t chunks, char *db) noexcept:
+    cdef Py_ssize_t k
+    for k in prange(chunks if dy.N * dy.C else 0, nogil=True, schedule="static", use_threads_if=chunks > 1):
+        if dy.kind == b"f":
+            _sum(k * dy.N // chunks, (k + 1) * dy.N // chunks, dy.C, <const float *> dy.at, <float *> db + k * dy.C)
+        else:
+            _sum(k * dy.N // chunks, (k + 1) * dy.N // chunks, dy.C, <const double *> dy.at, <double *> db + k * dy.C)
 
 
 cdef void _sum(Py_ssize_t n, Py_ssize_t end, Py_ssize_t F, const floating *dy, floating *db) noexcept nogil:
