@@ -1,6 +1,7 @@
 """Tests are stricter than life: no backend is skipped unseen, no hole in an output goes unnoticed, no state leaks."""
 
 import os
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -24,17 +25,32 @@ def backend(request):
         yield request.param
 
 
+empty, empty_like = np.empty, np.empty_like
+
+
+def poison(array):
+    if array.dtype.kind == "f":
+        array.fill(np.nan)
+    return array
+
+
+def poisoned(*args, **kwargs):
+    return poison(empty(*args, **kwargs))
+
+
+with suppress(ImportError):
+    from numba.extending import overload
+
+    @overload(poisoned)
+    def of_numba(shape, dtype=float):
+        """Loops that Numba compiles during a test find this in np.empty's place, as does its own np.zeros."""
+        return lambda shape, dtype=float: empty(shape, dtype)
+
+
 @pytest.fixture(autouse=True)
 def poisoned_empty(monkeypatch):
     """Fill np.empty with NaN, so that a kernel that leaves a hole in its output is caught every time."""
-    empty, empty_like = np.empty, np.empty_like
-
-    def poison(array):
-        if array.dtype.kind == "f":
-            array.fill(np.nan)
-        return array
-
-    monkeypatch.setattr(np, "empty", lambda *args, **kwargs: poison(empty(*args, **kwargs)))
+    monkeypatch.setattr(np, "empty", poisoned)
     monkeypatch.setattr(np, "empty_like", lambda *args, **kwargs: poison(empty_like(*args, **kwargs)))
 
 
