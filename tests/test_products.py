@@ -8,8 +8,8 @@ from minilm._kernels import registry
 from minilm._kernels.linear.linear import product_of
 
 TYPES = {"float32": np.float32, "float64": np.float64}
-SIZES = [  # M, K, N: tiles have 12 or 6 rows and 8 to 32 columns, sums are cut at 384 terms, rows at 512
-    (8, 8, 512), (12, 33, 32), (13, 64, 65), (23, 385, 31), (64, 384, 257),
+SIZES = [  # M, K, N: tiles have 12 or 6 rows and 8 to 32 columns, sums are cut at 256 terms, rows at 512
+    (8, 8, 512), (12, 33, 32), (13, 64, 65), (23, 257, 31), (64, 384, 257),
     (97, 769, 16), (511, 40, 40), (1100, 47, 33), (8, 4096, 9), (31, 32, 1031),
 ]  # fmt: skip
 

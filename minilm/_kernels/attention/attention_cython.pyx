@@ -6,6 +6,9 @@ and query t0 + j, so that the softmax of 64 queries runs along vectors and only 
 ``causal`` the columns below ``first`` of a row of the block are hidden; they are neither computed nor read.  A row of
 ``pieces`` is t0, t1, s0, s1, offset, as layout.pieces makes it: blocks never reach beyond the keys that a piece sees.
 A single query, which is what decoding asks for, has a loop of its own over the rows of k and v.
+
+Each thread takes heads that follow each other.  Rows of neighbouring heads share lines of the cache, which two cores
+would take from one another; and the rows that a thread makes are those that it multiplies in the next product.
 """
 
 from cython cimport floating
@@ -79,7 +82,7 @@ def forward(const floating[:, :, :, :] q, const floating[:, :, :, :] k, const fl
             floating[:, :, ::1] lse):
     cdef Py_ssize_t H = q.shape[1], n = pieces.shape[0], w, i, work = q.shape[0] * H * n
     cdef int failed = 0
-    for w in prange(work, nogil=True, schedule="dynamic", chunksize=1):
+    for w in prange(work, nogil=True, schedule="static"):
         i = w % n
         if pieces[i, 1] - pieces[i, 0] == 1 and not threshold:
             _forward_query(w // n // H, w // n % H, &pieces[i, 0], q, k, v, bias, scale, causal, window, o, lse)
@@ -223,7 +226,7 @@ def backward(const floating[:, :, :, :] do, const floating[:, :, :, :] q, const 
              floating[:, :, :, :] dq, floating[:, :, :, :] dk, floating[:, :, :, :] dv, floating[:, :, :, ::1] dA):
     cdef Py_ssize_t G = k.shape[1], n = pieces.shape[0], w, work = k.shape[0] * G * n
     cdef int failed = 0
-    for w in prange(work, nogil=True, schedule="dynamic", chunksize=1):
+    for w in prange(work, nogil=True, schedule="static"):
         failed += _backward_piece(w // n // G, w // n % G, &pieces[w % n, 0], do, q, k, v, bias, o, lse, scale, causal,
                                   window, threshold, kept, seed, dq, dk, dv, dA)
     if failed:

@@ -26,7 +26,7 @@
 #define HAS_GEMM 0
 #endif
 
-#define STEP 384 /* terms of a sum between two visits to c: a panel of so many rows stays in the nearest cache */
+#define STEP 256 /* terms of a sum between two visits to c: a panel of so many rows stays in the nearest cache */
 #define BAND 512 /* rows of a that one thread multiplies by a panel before it goes on: they stay in its cache */
 #define PANELS 8 /* that are copied together */
 #define ENOUGH (1L << 17) /* multiplications that are worth a thread */
