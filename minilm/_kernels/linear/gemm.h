@@ -1,7 +1,7 @@
 /* The matrix product, for linear_cython.pyx: c (M, N) = a (M, K) b (K, N), or c + a b, on all threads.
  *
- * An entry of c is the sum over k, in that order, of blocks of STEP terms or a few less: which thread makes it, and in
- * which tile, changes nothing, so its bits depend on the shapes alone.  A tile of c, TALL rows of two vectors, stays in
+ * An entry of c is the sum over k, in that order or in two halves, of blocks of STEP terms or a few less: which thread
+ * makes it, and in which tile, changes nothing, so its bits depend on the shapes alone.  A tile of c, TALL rows of two vectors, stays in
  * registers while k runs; every step of k reads two vectors of b and one number for each row.  b is copied first, a few
  * panels of two vectors' width at a time, so that a tile reads one line after another and pages change seldom; a is
  * read where it lies, if its rows do, and is copied likewise if its columns do.  Source: Goto and van de Geijn (2008),
@@ -29,6 +29,7 @@
 #define STEP 256 /* terms of a sum between two visits to c: a panel of so many rows stays in the nearest cache */
 #define BAND 512 /* rows of a that one thread multiplies by a panel before it goes on: they stay in its cache */
 #define PANELS 8 /* that are copied together */
+#define NEAR (1L << 22) /* bytes that may still be in the caches of the threads that made them */
 #define ENOUGH (1L << 17) /* multiplications that are worth a thread */
 
 static inline long lesser(long x, long y) { return x < y ? x : y; }
@@ -210,12 +211,37 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
     }
 }
 
+/* Whether the terms are summed in two halves, each by half of the threads, and the halves added: where c is small beside
+ * a and b, as the gradient of a weight is.  A thread then reads the rows of a batch that it made itself. */
+static int NAME(halves)(long M, long N, long K, const REAL *bias) {
+    return K >= 2 * STEP && 6 * M * N <= (M + N) * K && (M + N) * K * (long)sizeof(REAL) <= NEAR && !bias;
+}
+
+static void NAME(both_halves)(long me, long threads, long M, long N, long K, const REAL *a, long a_row, long a_col,
+                        const REAL *b, long b_row, long b_col, REAL *c, long c_row, int add, REAL *second,
+                        REAL *scratch) {
+    const long K0 = K / 2, teams = threads % 2 ? 1 : 2, team = threads / teams;
+    if (teams == 1 || me < team)
+        NAME(share)(me % team, team, M, N, K0, a, a_row, a_col, b, b_row, b_col, c, c_row, NULL, add, scratch);
+    if (teams == 1 || me >= team)
+        NAME(share)(me % team, team, M, N, K - K0, a + K0 * a_col, a_row, a_col, b + K0 * b_row, b_row, b_col, second, N,
+                    NULL, 0, scratch);
+#pragma omp barrier
+    for (long i = M * me / threads; i < M * (me + 1) / threads; i++) {
+        REAL *const row = c + i * c_row;
+        const REAL *const more = second + i * N;
+        for (long j = 0; j < N; j++) row[j] += more[j];
+    }
+}
+
 /* Return 0, or 1 where there was no memory.  a and b may have any strides; rows of c are c_row apart. */
 static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_col, const REAL *b, long b_row,
                       long b_col, REAL *c, long c_row, const REAL *bias, int add) {
     const long most = lesser(omp_get_max_threads(), 1 + M * N / ENOUGH * K + M * N % ENOUGH * K / ENOUGH);
+    const int halves = NAME(halves)(M, N, K, bias);
     const size_t numbers = PANELS * STEP * WIDE + (a_col == 1 ? 0 : (lesser(M, BAND) + TALL) * STEP) + 2 * LANES;
-    const size_t each = (numbers * sizeof(REAL) + 63) / 64 * 64, size = most * each + 64;
+    const size_t each = (numbers * sizeof(REAL) + 63) / 64 * 64, sums = halves * M * N * sizeof(REAL);
+    const size_t size = (most * each + sums + 127) / 64 * 64;
     char *block = (char *)__atomic_exchange_n(&spare, NULL, __ATOMIC_ACQ_REL);
     if (block && *(size_t *)block < size) {
         free(block);
@@ -227,8 +253,15 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
         *(size_t *)block = size;
     }
 #pragma omp parallel num_threads((int)most) if (most > 1)
-    NAME(share)(omp_get_thread_num(), omp_get_num_threads(), M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, bias,
-                add, (REAL *)(block + 64 + omp_get_thread_num() * each));
+    {
+        const long me = omp_get_thread_num(), threads = omp_get_num_threads();
+        REAL *const scratch = (REAL *)(block + 64 + me * each);
+        if (halves)
+            NAME(both_halves)(me, threads, M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, add,
+                        (REAL *)(block + 64 + most * each), scratch);
+        else
+            NAME(share)(me, threads, M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, bias, add, scratch);
+    }
     free(__atomic_exchange_n(&spare, block, __ATOMIC_ACQ_REL));
     return 0;
 }
