@@ -1,16 +1,19 @@
 /* The matrix product, for linear_cython.pyx: c (M, N) = a (M, K) b (K, N), or c + a b, on all threads.
  *
  * An entry of c is the sum over k, in that order or in two halves, of blocks of STEP terms or a few less: which thread
- * makes it, and in which tile, changes nothing, so its bits depend on the shapes alone.  A tile of c, TALL rows of two vectors, stays in
- * registers while k runs; every step of k reads two vectors of b and one number for each row.  b is copied first, a few
- * panels of two vectors' width at a time, so that a tile reads one line after another and pages change seldom; a is
- * read where it lies, if its rows do, and is copied likewise if its columns do.  Source: Goto and van de Geijn (2008),
- * doi:10.1145/1356052.1356053; Van Zee and van de Geijn (2015), doi:10.1145/2764454 (BLIS).
+ * makes it, and in which tile, changes nothing, so its bits depend on the shapes alone.  A tile of c, TALL rows of two
+ * vectors, stays in registers while k runs; every step of k reads two vectors of b and one number for each row.  b is
+ * copied first, a few panels of two vectors' width at a time, so that a tile reads one line after another and pages
+ * change seldom.  a is read where it lies, unless its columns lie in one piece, or its rows are read often or badly
+ * placed: then a band of it is copied, too.
+ * Sources: Goto and van de Geijn (2008), doi:10.1145/1356052.1356053; Van Zee and van de Geijn (2015),
+ * doi:10.1145/2764454 (BLIS).
  *
  * Included once per type, with REAL and NAME(x) defined.  Vectors are GCC's and Clang's extension.
  */
 #ifndef STEP
 #include <stdlib.h>
+#include <string.h>
 
 #if defined(_OPENMP) && defined(__GNUC__) && defined(__FMA__) /* elsewhere NumPy's BLAS is the better one */
 #define HAS_GEMM 1
@@ -27,7 +30,7 @@
 #endif
 
 #define STEP 256 /* terms of a sum between two visits to c: a panel of so many rows stays in the nearest cache */
-#define BAND 512 /* rows of a that one thread multiplies by a panel before it goes on: they stay in its cache */
+#define BAND 384 /* rows of a that one thread multiplies by a panel before it goes on: they stay in its cache */
 #define PANELS 8 /* that are copied together */
 #define NEAR (1L << 22) /* bytes that may still be in the caches of the threads that made them */
 #define ENOUGH (1L << 17) /* multiplications that are worth a thread */
@@ -45,6 +48,7 @@ typedef REAL NAME(vec) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL))
 typedef REAL NAME(four) __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 #define LANES ((long)(VECTOR / sizeof(REAL)))
 #define WIDE (2 * LANES)
+#define APART (STEP + LANES) /* of rows of a that were copied */
 #define INLINE static inline __attribute__((always_inline))
 
 /* What happens to c: it is replaced, or added to; and after the last term, a bias is added. */
@@ -170,7 +174,7 @@ static long NAME(groups)(long M, long panels, long threads) {
     return best;
 }
 
-/* What one thread of several does; its scratch holds PANELS panels of b and, if columns of a lie in one piece, a BAND. */
+/* What one thread of several does; its scratch holds PANELS panels of b and a BAND of a. */
 static void NAME(share)(long me, long threads, long M, long N, long K, const REAL *a, long a_row, long a_col,
                         const REAL *b, long b_row, long b_col, REAL *c, long c_row, const REAL *bias, int add,
                         REAL *scratch) {
@@ -179,14 +183,17 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
     const long top = M * (me % across) / across, bottom = M * (me % across + 1) / across;
     const long first = panels * (me / across) / along, end = panels * (me / across + 1) / along;
     const long bands = parts_of(bottom - top, BAND);
-    REAL *const turned = scratch + PANELS * STEP * WIDE;
+    /* Rows that lie a multiple of 4 KB apart would push each other out of the nearest cache. */
+    const int copied = a_col == 1 && (a_row * sizeof(REAL) % 4096 == 0 || (end - first) * WIDE >= 512);
+    REAL *const near_a = scratch + PANELS * STEP * WIDE;
     REAL edge[BAND * WIDE]; /* where a panel reaches beyond c */
     for (long band = 0; band < bands; band++) {
         const long i = top + (bottom - top) * band / bands, m = top + (bottom - top) * (band + 1) / bands - i;
         for (long k = 0; k < K; k += step) {
             const long terms = lesser(step, K - k);
             const REAL *const here = a + i * a_row + k * a_col, *const shift = k + terms == K ? bias : NULL;
-            if (a_col != 1) NAME(pack_columns)(m, terms, here, a_row, a_col, turned);
+            if (a_col != 1) NAME(pack_columns)(m, terms, here, a_row, a_col, near_a);
+            for (long x = 0; x < m && copied; x++) memcpy(near_a + x * APART, here + x * a_row, terms * sizeof(REAL));
             for (long p = first; p < end; p++) {
                 const long j = p * WIDE, n = lesser(WIDE, N - j), place = (p - first) % PANELS;
                 const int whole = n == WIDE;
@@ -196,10 +203,12 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
                 if (place == 0)
                     NAME(pack_panels)(lesser(N - j, WIDE * lesser(PANELS, end - p)), terms,
                                       b + k * b_row + j * b_col, b_row, b_col, scratch);
-                if (a_col == 1)
-                    NAME(of_rows)(m, terms, here, a_row, scratch + place * WIDE * terms, to);
+                if (a_col != 1)
+                    NAME(of_columns)(m, terms, near_a, scratch + place * WIDE * terms, to);
+                else if (copied)
+                    NAME(of_rows)(m, terms, near_a, APART, scratch + place * WIDE * terms, to);
                 else
-                    NAME(of_columns)(m, terms, turned, scratch + place * WIDE * terms, to);
+                    NAME(of_rows)(m, terms, here, a_row, scratch + place * WIDE * terms, to);
                 for (long x = 0; x < m && !whole; x++)
                     for (long y = 0; y < n; y++) {
                         REAL sum = edge[x * WIDE + y];
@@ -211,8 +220,8 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
     }
 }
 
-/* Whether the terms are summed in two halves, each by half of the threads, and the halves added: where c is small beside
- * a and b, as the gradient of a weight is.  A thread then reads the rows of a batch that it made itself. */
+/* Whether the terms are summed in two halves, each by half of the threads, and the halves added: where c is small
+ * beside a and b, as the gradient of a weight is.  A thread then reads the rows of a batch that it made itself. */
 static int NAME(halves)(long M, long N, long K, const REAL *bias) {
     return K >= 2 * STEP && 6 * M * N <= (M + N) * K && (M + N) * K * (long)sizeof(REAL) <= NEAR && !bias;
 }
@@ -224,8 +233,8 @@ static void NAME(both_halves)(long me, long threads, long M, long N, long K, con
     if (teams == 1 || me < team)
         NAME(share)(me % team, team, M, N, K0, a, a_row, a_col, b, b_row, b_col, c, c_row, NULL, add, scratch);
     if (teams == 1 || me >= team)
-        NAME(share)(me % team, team, M, N, K - K0, a + K0 * a_col, a_row, a_col, b + K0 * b_row, b_row, b_col, second, N,
-                    NULL, 0, scratch);
+        NAME(share)(me % team, team, M, N, K - K0, a + K0 * a_col, a_row, a_col, b + K0 * b_row, b_row, b_col, second,
+                    N, NULL, 0, scratch);
 #pragma omp barrier
     for (long i = M * me / threads; i < M * (me + 1) / threads; i++) {
         REAL *const row = c + i * c_row;
@@ -239,7 +248,7 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
                       long b_col, REAL *c, long c_row, const REAL *bias, int add) {
     const long most = lesser(omp_get_max_threads(), 1 + M * N / ENOUGH * K + M * N % ENOUGH * K / ENOUGH);
     const int halves = NAME(halves)(M, N, K, bias);
-    const size_t numbers = PANELS * STEP * WIDE + (a_col == 1 ? 0 : (lesser(M, BAND) + TALL) * STEP) + 2 * LANES;
+    const size_t numbers = PANELS * STEP * WIDE + (lesser(M, BAND) + TALL) * APART + 2 * LANES;
     const size_t each = (numbers * sizeof(REAL) + 63) / 64 * 64, sums = halves * M * N * sizeof(REAL);
     const size_t size = (most * each + sums + 127) / 64 * 64;
     char *block = (char *)__atomic_exchange_n(&spare, NULL, __ATOMIC_ACQ_REL);
@@ -268,6 +277,7 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
 
 #undef LANES
 #undef WIDE
+#undef APART
 #undef INLINE
 #undef TILES
 #else
