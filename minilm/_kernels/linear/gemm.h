@@ -15,7 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(_OPENMP) && defined(__GNUC__) && defined(__FMA__) /* elsewhere NumPy's BLAS is the better one */
+/* Elsewhere NumPy's BLAS is the better one; and Windows has no aligned_alloc. */
+#if defined(_OPENMP) && defined(__GNUC__) && defined(__FMA__) && !defined(_WIN32)
 #define HAS_GEMM 1
 #include <omp.h>
 #if defined(__AVX512F__) /* 32 registers: 24 sums */
