@@ -102,12 +102,12 @@ if hasattr(os, "sched_getaffinity"):
     faults()
     print(faults())
 if os.path.exists("/sys/kernel/mm/transparent_hugepage/enabled"):
-    asked, here = set(), ""  # the flags of the part of the heap where an array of 1 MB lies
-    a = np.ones(1 << 18, np.float32)
+    asked, here = set(), False  # the flags of the part of the heap where the last of 16 MB lie
+    a = [np.ones(1 << 18, np.float32) for _ in range(16)]
     for line in open("/proc/self/smaps"):
         if "-" in line.split()[0] and ":" not in line.split()[0]:
             first, last = (int(end, 16) for end in line.split()[0].split("-"))
-            here = first <= a.ctypes.data < last
+            here = first <= a[-1].ctypes.data < last
         elif line.startswith("VmFlags") and here:
             asked = set(line.split())
     assert "hg" in asked, asked
