@@ -17,6 +17,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
@@ -77,7 +78,7 @@ class BuildKernels(build_ext):
         for ext in self.extensions:
             isa = ext.name.split(".")[-2]
             source = ext.sources[0] if ext.sources else SHARED
-            ext.include_dirs = [str(KERNELS), os.path.dirname(source)] if ext.sources else []
+            ext.include_dirs = [str(KERNELS), os.path.dirname(source), numpy.get_include()] if ext.sources else []
             ext.sources = [generated[source]]
             ext.extra_compile_args = [
                 *(MSVC if msvc else UNIX), *openmp, *instruction_sets().get(isa, ([], []))[msvc],

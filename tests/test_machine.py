@@ -101,6 +101,19 @@ if hasattr(os, "sched_getaffinity"):
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start
     faults()
     print(faults())
+places = [x.ctypes.data for n in (0, 1, 5, 300, 1 << 16, 1 << 20) for x in (np.empty(n, np.int8), np.zeros(n))]
+assert not ALIGNED or not any(place % 64 for place in places), places
+x = np.arange(5)
+for n in (1 << 20, 7, 0, 9, 1 << 16, 3):  # NumPy's realloc
+    y = x.copy()
+    x.resize(n, refcheck=False)
+    assert (x[: len(y)] == y[:n]).all() and not x[len(y) :].any()
+try:
+    np.empty(np.iinfo(np.intp).max, np.int8)
+except MemoryError:
+    pass
+else:
+    raise AssertionError("more memory than there is")
 if os.path.exists("/sys/kernel/mm/transparent_hugepage/enabled"):
     asked, here = set(), False  # the flags of the part of the heap where the last of 16 MB lie
     a = [np.ones(1 << 18, np.float32) for _ in range(16)]
@@ -115,9 +128,49 @@ if os.path.exists("/sys/kernel/mm/transparent_hugepage/enabled"):
 
 
 def test_a_tuned_process_computes_the_same_and_reuses_its_memory():
-    printed = python(TUNED)
+    printed = python(f"ALIGNED = {bool(built())}\n{TUNED}")
     if sys.platform.startswith("linux") and os.confstr("CS_GNU_LIBC_VERSION"):
         assert int(printed) < 200  # of 160 arrays of 256 pages; without tuning most are touched anew
+
+
+@pytest.mark.skipif(not built(), reason="the Cython kernels were not built here")
+def test_an_allocator_that_numpy_was_given_is_left_alone():
+    """And each thread of Python begins with NumPy's own, until it asks."""
+    code = """
+import threading, numpy as np
+from minilm import tune_process
+name = np._core.multiarray.get_handler_name
+def here():
+    seen = [name()]
+    tune_process()
+    print(*seen, name(), np.empty(3).ctypes.data % 64)
+here()
+made = np.ones(5)
+for start in (here, lambda: print(made.sum()), lambda: globals().pop("made")):
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+"""
+    assert python(code).split() == [*"default_allocator minilm_lines 0".split()] * 2 + ["5.0"]
+    code = """
+import ctypes, numpy as np
+from minilm import tune_process
+api = ctypes.pythonapi
+text, pointer = ctypes.c_char_p, ctypes.c_void_p
+api.PyCapsule_New.restype, api.PyCapsule_New.argtypes = ctypes.py_object, [pointer, text, pointer]
+api.PyCapsule_GetPointer.restype, api.PyCapsule_GetPointer.argtypes = pointer, [ctypes.py_object, text]
+table = api.PyCapsule_GetPointer(np._core.multiarray._ARRAY_API, None)
+entry = ctypes.cast(table, ctypes.POINTER(pointer))
+set_handler = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(entry[304])
+default = api.PyCapsule_GetPointer(ctypes.PYFUNCTYPE(ctypes.py_object)(entry[305])(), b"mem_handler")
+other = ctypes.create_string_buffer(ctypes.string_at(default, 127 + 1 + 5 * ctypes.sizeof(pointer)))
+other[0:18] = b"another_allocator\\0"
+capsule = api.PyCapsule_New(ctypes.addressof(other), b"mem_handler", None)
+set_handler(capsule)
+tune_process()
+print(np._core.multiarray.get_handler_name())
+"""
+    assert python(code) == "another_allocator"
 
 
 def test_importing_leaves_small_numbers_alone():

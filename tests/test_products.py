@@ -11,10 +11,10 @@ from minilm._kernels.linear.linear import product_of
 from tests.conftest import REQUIRED
 
 TYPES = {"float32": np.float32, "float64": np.float64}
-SIZES = [  # M, K, N: tiles have 12 or 6 rows and 8 to 32 columns, sums are cut at 256 terms, rows at 384, and
+SIZES = [  # M, K, N: tiles have 12 or 6 rows and 8 to 32 columns, sums are cut at 384 terms, rows at 384, and
     # rows of a are copied before 512 columns of b and where they lie 4 KB apart
     (8, 8, 512), (12, 33, 32), (13, 64, 65), (23, 257, 31), (64, 384, 257),
-    (97, 769, 16), (511, 40, 40), (1100, 47, 33), (8, 4096, 9), (31, 32, 1031), (400, 40, 1100),
+    (97, 769, 16), (511, 40, 40), (1100, 47, 33), (8, 4096, 9), (31, 32, 1031), (25, 1153, 37), (400, 40, 1100),
 ]  # fmt: skip
 
 
@@ -107,6 +107,26 @@ def test_the_bits_are_the_same_on_any_number_of_threads(loops, size):
     finally:
         minilm.set_num_threads(before)
     assert all((c == found[0]).all() for c in found)
+
+
+@pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
+@pytest.mark.parametrize("N", [1072, 1088])  # the last panel of 32 columns is half of one, or whole
+def test_lines_written_past_the_cache_hold_the_same_bits(loops, N, dtype):
+    """c of more than 4 MB that begins with a line of the cache is not fetched before it is written."""
+    rng = np.random.default_rng(4)
+    a, b = rng.standard_normal((1000, 40)).astype(dtype), rng.standard_normal((40, N)).astype(dtype)
+    bias, found = rng.standard_normal(N).astype(dtype), []
+    room = np.empty(1000 * N + 128 // a.itemsize, dtype)
+    start = -room.ctypes.data % 64 // a.itemsize
+    for first in (start, start + 1):
+        room.fill(np.nan)
+        c = room[first : first + 1000 * N].reshape(1000, N)
+        loops.product(a, b, c, bias, False)
+        found.append(c.copy())
+        assert np.isnan(room[:first]).all()
+        assert np.isnan(room[first + c.size :]).all()
+    judge(found[0], a, b, np.broadcast_to(bias, c.shape))
+    assert (found[0] == found[1]).all()
 
 
 def test_a_stride_that_is_no_multiple_of_a_number_is_left_to_blas(loops):

@@ -1,6 +1,6 @@
 # cython: language_level=3
-"""What only C can ask of the machine: which instructions it has, how OpenMP's threads stand, where arrays lie, and,
-in one pass, whether their numbers do.
+"""What only C can ask of the machine: which instructions it has, how OpenMP's threads stand, where arrays lie or shall
+lie, and, in one pass, whether their numbers do.
 
 Built once, without any -m flag, so that it may be imported on every processor.
 """
@@ -8,7 +8,9 @@ Built once, without any -m flag, so that it may be imported on every processor.
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 )
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t, uintptr_t
+from numpy cimport PyDataMem_GetHandler, PyDataMem_Handler, PyDataMem_SetHandler, import_array
 
 cdef extern from *:
     """
@@ -98,6 +100,60 @@ cdef extern from *:
     int ml_x86_64_level() nogil
     void *ml_runner() nogil
     int ml_places
+
+
+cdef extern from *:
+    """
+    /* Memory for NumPy's arrays that starts with a line of the cache; right before it stands by how much that lies
+     * behind what malloc gave, whose own alignment leaves room for this. */
+    #include <stdint.h>
+    #include <stdlib.h>
+    enum { ML_LINE = 64 };
+
+    static void *ml_shifted(char *given, size_t shift) {
+        if (!given) return NULL;
+        ((size_t *)(given + shift))[-1] = shift;
+        return given + shift;
+    }
+
+    static void *ml_malloc(void *ctx, size_t n) {
+        char *given = n > SIZE_MAX - ML_LINE ? NULL : (char *)malloc(n + ML_LINE);
+        (void)ctx;
+        return ml_shifted(given, ML_LINE - (uintptr_t)given % ML_LINE);
+    }
+
+    static void *ml_calloc(void *ctx, size_t count, size_t unit) {
+        char *given = unit && count > (SIZE_MAX - ML_LINE) / unit ? NULL : (char *)calloc(1, count * unit + ML_LINE);
+        (void)ctx;
+        return ml_shifted(given, ML_LINE - (uintptr_t)given % ML_LINE);
+    }
+
+    static void *ml_realloc(void *ctx, void *p, size_t n) { /* which may move it away from the start of a line */
+        const size_t shift = p ? ((size_t *)p)[-1] : 0;
+        if (!p) return ml_malloc(ctx, n);
+        return ml_shifted(n > SIZE_MAX - ML_LINE ? NULL : (char *)realloc((char *)p - shift, n + ML_LINE), shift);
+    }
+
+    static void ml_free(void *ctx, void *p, size_t n) {
+        (void)ctx, (void)n;
+        if (p) free((char *)p - ((size_t *)p)[-1]);
+    }
+
+    static PyDataMem_Handler ml_lines = {"minilm_lines", 1, {NULL, ml_malloc, ml_calloc, ml_realloc, ml_free}};
+    """
+    PyDataMem_Handler ml_lines
+
+import_array()
+
+
+def align_arrays():
+    """Begin every array that NumPy allocates from now on, in this context, with a line of the cache.
+
+    Where NumPy was given another allocator than its own, leave that.
+    """
+    cdef PyDataMem_Handler *here = <PyDataMem_Handler *>PyCapsule_GetPointer(PyDataMem_GetHandler(), "mem_handler")
+    if here.name == b"default_allocator":
+        PyDataMem_SetHandler(PyCapsule_New(&ml_lines, "mem_handler", NULL))
 
 
 def x86_64_level():

@@ -1,9 +1,10 @@
 """Settings of the whole process that long numeric work wants.  A training run asks for them; importing minilm does not.
 
-Three things cost a training step more than its mathematics should.  glibc gives large arrays back to the system as soon
+Four things cost a training step more than its mathematics should.  glibc gives large arrays back to the system as soon
 as they are freed, and the next step pays for fresh pages again.  Arrays lie in pages of 4 KB, of which a processor has
-too few in mind when it reads the rows of several matrices in turn.  And OpenBLAS, on AMD processors that have AVX-512,
-takes the kernels that it has for AVX2.  What each is worth is in benchmarks/LOG.md.
+too few in mind when it reads the rows of several matrices in turn.  They begin in the middle of a line of the cache, so
+that a product cannot write whole lines and must fetch each before it writes.  And OpenBLAS, on AMD processors that have
+AVX-512, takes the kernels that it has for AVX2.  What each is worth is in benchmarks/LOG.md.
 """
 
 import ctypes
@@ -20,16 +21,19 @@ MADV_HUGEPAGE, HUGE = 14, 2 << 20  # mman.h of Linux; a page of 2 MB
 
 
 def tune_process() -> None:
-    """Keep freed memory for the next step, in pages of 2 MB, and let OpenBLAS use AVX-512 where the processor has it.
+    """Keep freed memory for the next step, in pages of 2 MB; begin arrays with a line of the cache; let OpenBLAS use
+    AVX-512 where the processor has it.
 
     For the whole process: call it before long work, while no other thread computes.  It holds for what is allocated
-    from then on, in every Python thread and in forked children; called again, it does nothing.  The process keeps the
-    most memory that it ever had.  Where the C library is not glibc, or NumPy's BLAS is not an OpenBLAS that allows it,
-    nothing is done.  Settings that were made by hand, with glibc's MALLOC_ variables or OPENBLAS_CORETYPE, are left as
-    they are.
+    from then on, in every Python thread and in forked children; called again, it does nothing.  Only where arrays
+    begin is, by NumPy's rules, a matter of each Python thread, and is settled for the one that calls.  The process
+    keeps the most memory that it ever had.  Where the C library is not glibc, or NumPy's BLAS is not an OpenBLAS that
+    allows it, nothing is done.  Settings that were made by hand, with glibc's MALLOC_ variables, OPENBLAS_CORETYPE or
+    an allocator given to NumPy, are left as they are.
     """
     with threads.lock:  # @cache alone would let two Python threads begin together
         _tune()
+    _align_arrays()
 
 
 @cache
@@ -60,6 +64,13 @@ def _enlarge_pages(libc) -> None:
         start, end = -(-reserved // HUGE) * HUGE, (reserved + size) // HUGE * HUGE
         libc.madvise(start, end - start, MADV_HUGEPAGE)  # a kernel without them refuses, and nothing is lost
         libc.free(reserved)  # to the top of the heap, which is never trimmed
+
+
+def _align_arrays() -> None:
+    with suppress(ImportError):
+        from .machine_cython import align_arrays
+
+        align_arrays()
 
 
 def _widen_blas() -> None:

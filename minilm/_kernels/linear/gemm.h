@@ -18,21 +18,25 @@
 /* Elsewhere NumPy's BLAS is the better one; and Windows has no aligned_alloc. */
 #if defined(_OPENMP) && defined(__GNUC__) && defined(__FMA__) && !defined(_WIN32)
 #define HAS_GEMM 1
+#include <immintrin.h>
 #include <omp.h>
 #if defined(__AVX512F__) /* 32 registers: 24 sums */
 #define VECTOR 64
 #define TALL 12
+#define STREAM(to, x) _mm512_stream_si512((__m512i *)(to), (__m512i)(x))
 #else /* 16: 12 sums */
 #define VECTOR 32
 #define TALL 6
+#define STREAM(to, x) _mm256_stream_si256((__m256i *)(to), (__m256i)(x))
 #endif
 #else
 #define HAS_GEMM 0
 #endif
 
-#define STEP 256 /* terms of a sum between two visits to c: a panel of so many rows stays in the nearest cache */
+#define STEP 384 /* terms of a sum between two visits to c: a panel of so many rows stays in the nearest cache */
 #define BAND 384 /* rows of a that one thread multiplies by a panel before it goes on: they stay in its cache */
-#define PANELS 8 /* that are copied together */
+#define PANELS 4 /* that are copied together */
+#define LINE 64 /* bytes */
 #define NEAR (1L << 22) /* bytes that may still be in the caches of the threads that made them */
 #define ENOUGH (1L << 17) /* multiplications that are worth a thread */
 
@@ -52,8 +56,9 @@ typedef REAL NAME(four) __attribute__((vector_size(4 * sizeof(REAL)), aligned(si
 #define APART (STEP + LANES) /* of rows of a that were copied */
 #define INLINE static inline __attribute__((always_inline))
 
-/* What happens to c: it is replaced, or added to; and after the last term, a bias is added. */
-typedef struct { REAL *c; long row; int add; const REAL *bias; } NAME(target);
+/* What happens to c: it is replaced, or added to; and after the last term, a bias is added.  ``stream`` writes whole
+ * lines to memory, without fetching them first. */
+typedef struct { REAL *c; long row; int add, stream; const REAL *bias; } NAME(target);
 
 /* rows of c, one panel wide.  ``rows`` is a constant where this is inlined. */
 INLINE void NAME(tile)(const int rows, long K, const REAL *a, long a_row, long a_col, const REAL *b,
@@ -61,8 +66,10 @@ INLINE void NAME(tile)(const int rows, long K, const REAL *a, long a_row, long a
     NAME(vec) sum[TALL][2];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
-        __builtin_prefetch(to.c + i * to.row); /* c may be far away, and is wanted when the sums are done */
-        __builtin_prefetch(to.c + i * to.row + LANES);
+        if (!to.stream) { /* c may be far away, and is wanted when the sums are done */
+            __builtin_prefetch(to.c + i * to.row);
+            __builtin_prefetch(to.c + i * to.row + LANES);
+        }
         sum[i][0] = sum[i][1] = (NAME(vec)){0};
     }
     for (long k = 0; k < K; k++, b += WIDE) {
@@ -80,7 +87,10 @@ INLINE void NAME(tile)(const int rows, long K, const REAL *a, long a_row, long a
             NAME(vec) *out = (NAME(vec) *)(to.c + i * to.row + j * LANES);
             if (to.add) sum[i][j] += *out;
             if (to.bias) sum[i][j] += *(const NAME(vec) *)(to.bias + j * LANES);
-            *out = sum[i][j];
+            if (to.stream)
+                STREAM(out, sum[i][j]);
+            else
+                *out = sum[i][j];
         }
 }
 
@@ -110,17 +120,20 @@ static void NAME(of_columns)(long M, long K, const REAL *a, const REAL *b, NAME(
 
 /* a (M, K) as panels of TALL rows, in each of which k comes first: to[panel][k][row]. */
 static void NAME(pack_columns)(long M, long K, const REAL *a, long a_row, long a_col, REAL *to) {
-    for (long i = 0; i < M; i += TALL, to += TALL * K, a += TALL * a_row) {
-        const long rows = lesser(TALL, M - i);
-        if (a_row == 1 && M - i >= TALL + LANES) /* whole vectors: what is too much is overwritten afterwards */
-            for (long k = 0; k < K; k++)
+    for (long begin = 0; begin < K; begin += 16) /* a column of a, read to its end 16 times, would leave the cache */
+        for (long i = 0; i < M; i += TALL) {
+            const long rows = lesser(TALL, M - i), end = lesser(K, begin + 16);
+            const REAL *const x = a + i * a_row;
+            REAL *const panel = to + i * K;
+            long k = begin;
+            if (a_row == 1 && M - i >= TALL + LANES) /* whole vectors: what is too much is overwritten by the next k */
+                for (; k < lesser(end, K - 1); k++)
 #pragma GCC unroll 4
-                for (long l = 0; l < TALL; l += LANES)
-                    *(NAME(vec) *)(to + k * TALL + l) = *(const NAME(vec) *)(a + k * a_col + l);
-        else
-            for (long k = 0; k < K; k++)
-                for (long l = 0; l < rows; l++) to[k * TALL + l] = a[l * a_row + k * a_col];
-    }
+                    for (long l = 0; l < TALL; l += LANES)
+                        *(NAME(vec) *)(panel + k * TALL + l) = *(const NAME(vec) *)(x + k * a_col + l);
+            for (; k < end; k++)
+                for (long l = 0; l < rows; l++) panel[k * TALL + l] = x[l * a_row + k * a_col];
+        }
 }
 
 /* Four rows of four numbers become columns, WIDE apart. */
@@ -144,7 +157,11 @@ static void NAME(pack_panels)(long N, long K, const REAL *b, long b_row, long b_
             REAL *column = to + j / WIDE * WIDE * K + j % WIDE;
             long k = 0;
             if (j + 4 <= N)
-                for (; k + 4 <= K; k += 4) NAME(turn)(x + k, b_col, column + k * WIDE);
+                for (; k + 4 <= K; k += 4) {
+                    for (long l = 8 * b_col; k * sizeof(REAL) % LINE == 0 && l < 12 * b_col; l += b_col)
+                        __builtin_prefetch(x + l + k); /* what comes after the next four columns */
+                    NAME(turn)(x + k, b_col, column + k * WIDE);
+                }
             for (; k < K; k++)
                 for (long l = 0; l < lesser(4, N - j); l++) column[k * WIDE + l] = x[l * b_col + k];
         }
@@ -186,6 +203,8 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
     const long bands = parts_of(bottom - top, BAND);
     /* Rows that lie a multiple of 4 KB apart would push each other out of the nearest cache. */
     const int copied = a_col == 1 && (a_row * sizeof(REAL) % 4096 == 0 || (end - first) * WIDE >= 512);
+    const int far = !add && K <= step && M * N * (long)sizeof(REAL) > NEAR; /* no cache would keep c for its reader */
+    const int stream = far && (size_t)c % LINE == 0 && c_row * sizeof(REAL) % LINE == 0;
     REAL *const near_a = scratch + PANELS * STEP * WIDE;
     REAL edge[BAND * WIDE]; /* where a panel reaches beyond c */
     for (long band = 0; band < bands; band++) {
@@ -200,7 +219,7 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
                 const int whole = n == WIDE;
                 REAL *const out = c + i * c_row + j;
                 const NAME(target) to = {whole ? out : edge, whole ? c_row : WIDE, whole && (add || k),
-                                         whole && shift ? shift + j : NULL};
+                                         whole && stream, whole && shift ? shift + j : NULL};
                 if (place == 0)
                     NAME(pack_panels)(lesser(N - j, WIDE * lesser(PANELS, end - p)), terms,
                                       b + k * b_row + j * b_col, b_row, b_col, scratch);
@@ -219,6 +238,7 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
             }
         }
     }
+    if (stream) _mm_sfence(); /* before another thread may read c */
 }
 
 /* Whether the terms are summed in two halves, each by half of the threads, and the halves added: where c is small
@@ -250,25 +270,25 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
     const long most = lesser(omp_get_max_threads(), 1 + M * N / ENOUGH * K + M * N % ENOUGH * K / ENOUGH);
     const int halves = NAME(halves)(M, N, K, bias);
     const size_t numbers = PANELS * STEP * WIDE + (lesser(M, BAND) + TALL) * APART + 2 * LANES;
-    const size_t each = (numbers * sizeof(REAL) + 63) / 64 * 64, sums = halves * M * N * sizeof(REAL);
-    const size_t size = (most * each + sums + 127) / 64 * 64;
+    const size_t each = (numbers * sizeof(REAL) + LINE - 1) / LINE * LINE, sums = halves * M * N * sizeof(REAL);
+    const size_t size = (most * each + sums + 2 * LINE - 1) / LINE * LINE;
     char *block = (char *)__atomic_exchange_n(&spare, NULL, __ATOMIC_ACQ_REL);
     if (block && *(size_t *)block < size) {
         free(block);
         block = NULL;
     }
     if (!block) {
-        block = (char *)aligned_alloc(64, size);
+        block = (char *)aligned_alloc(LINE, size);
         if (!block) return 1;
         *(size_t *)block = size;
     }
 #pragma omp parallel num_threads((int)most) if (most > 1)
     {
         const long me = omp_get_thread_num(), threads = omp_get_num_threads();
-        REAL *const scratch = (REAL *)(block + 64 + me * each);
+        REAL *const scratch = (REAL *)(block + LINE + me * each);
         if (halves)
             NAME(both_halves)(me, threads, M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, add,
-                        (REAL *)(block + 64 + most * each), scratch);
+                        (REAL *)(block + LINE + most * each), scratch);
         else
             NAME(share)(me, threads, M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, bias, add, scratch);
     }
