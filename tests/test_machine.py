@@ -173,6 +173,34 @@ print(np._core.multiarray.get_handler_name())
     assert python(code) == "another_allocator"
 
 
+FAR = """
+import numpy as np
+from minilm import tune_process
+from minilm._kernels import registry
+from minilm.testing import AGAINST_REFERENCE, assert_close
+tune_process()  # arrays begin with a line, so that rows of more than 4 MB are written past the caches
+rng = np.random.default_rng(0)
+static = dict(scale=0.1, causal=True, offset=0, window=None, lengths=None, dropout=0.0, seed=0)
+for D, dtype in (64, np.float32), (16, np.float64), (48, np.float64):
+    qkv = rng.standard_normal((4, 257, 3, 33, D)).astype(dtype)
+    do = rng.standard_normal((4, 257, 33, D)).astype(dtype).swapaxes(1, 2)
+    q, k, v = (qkv[:, :, i].swapaxes(1, 2) for i in range(3))
+    results = []
+    for backend in ("cython", "numpy"):
+        kernel = registry.load("attention", backend)
+        o, saved = kernel.forward(q, k, v, None, **static)
+        results.append((o, *kernel.backward(do, saved, (True, True, True, False))[:3]))
+    for got, want in zip(*results, strict=True):
+        assert_close(got, want, AGAINST_REFERENCE[dtype], f"{D}")
+print("same")
+"""
+
+
+@pytest.mark.skipif(not built(), reason="the Cython kernels were not built here")
+def test_attention_past_the_caches_agrees_with_the_reference():
+    assert python(FAR) == "same"
+
+
 def test_importing_leaves_small_numbers_alone():
     """A library linked with -ffast-math would set flush-to-zero for the whole process."""
     code = """

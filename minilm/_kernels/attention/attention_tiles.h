@@ -9,6 +9,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "philox.h"
+#include "vectors.h"
+
 #ifndef BLOCK
 #define BLOCK 64 /* queries, and keys, of a block */
 #define ROWS 8 /* of one product */
@@ -19,24 +22,31 @@ static inline long first_column(long i, long diagonal) {
     const long first = diagonal + i / ROWS * ROWS;
     return first < 0 ? 0 : first > BLOCK ? BLOCK : first / STEP * STEP;
 }
-#endif
 
-#if defined(__AVX512F__)
-#define VECTOR 64
-#elif defined(__AVX__)
-#define VECTOR 32
-#else
-#define VECTOR 16
+/* Ask for n bytes that will be read soon: rows of a cache come from memory, and two streams take turns. */
+static inline void soon(const void *p, size_t n) {
+    for (size_t i = 0; i < n; i += LINE) PREFETCH((const char *)p + i);
+}
+
+/* Rows of some arrays that will be read when this piece is done: ``each`` of them are asked for at a time. */
+typedef struct { const char *at[5]; long row[5], bytes[5]; long arrays, left, each; } ahead;
+
+static inline void ask(ahead *next) {
+    for (long n = next->each; n > 0 && next->left > 0; n--, next->left--)
+        for (long i = 0; i < next->arrays; i++, next->at[i - 1] += next->row[i - 1])
+            for (long byte = 0; byte < next->bytes[i]; byte += LINE) PREFETCH(next->at[i] + byte, 0, 2);
+}
+
+/* Whether so many rows, one after the other, are whole lines of the cache and too many for it. */
+static inline int far_away(const void *at, long bytes, long rows) {
+    return (size_t)at % LINE == 0 && bytes % LINE == 0 && bytes * rows > NEAR;
+}
 #endif
 
 #if defined(__GNUC__)
 typedef REAL NAME(vec) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_alias));
-#define INLINE static inline __attribute__((always_inline))
-#define RESTRICT __restrict__
 #else
 typedef REAL NAME(vec);
-#define INLINE static inline
-#define RESTRICT
 #endif
 #define LANES ((long)(sizeof(NAME(vec)) / sizeof(REAL)))
 
@@ -180,6 +190,23 @@ static void NAME(slopes)(long first, long width, const REAL *RESTRICT L, const R
         }
 }
 
+/* keep[s0 % 4 + i, j] = kept or 0; each counter serves four rows, the first of which is a multiple of 4. */
+static void NAME(draw)(uint64_t seed, uint32_t threshold, REAL kept, long head, long t0, long s0, long m, long width,
+                       long diagonal, REAL *RESTRICT keep) {
+    const uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    for (long i = 0; i < s0 % 4 + m; i += 4) {
+        REAL *const row = keep + i * BLOCK;
+        for (long j = first_column(i < s0 % 4 ? 0 : i - s0 % 4, diagonal); j < width; j++) {
+            uint32_t w0, w1, w2, w3;
+            philox((uint32_t)(s0 / 4 + i / 4), (uint32_t)(t0 + j), (uint32_t)head, 1, k0, k1, &w0, &w1, &w2, &w3);
+            row[j] = w0 >= threshold ? kept : 0;
+            row[j + BLOCK] = w1 >= threshold ? kept : 0;
+            row[j + 2 * BLOCK] = w2 >= threshold ? kept : 0;
+            row[j + 3 * BLOCK] = w3 >= threshold ? kept : 0;
+        }
+    }
+}
+
 /* xT (D, BLOCK) = c x (n, D), with zeros for the rows that are not there. */
 static void NAME(transpose)(long n, long D, const REAL *x, long x_row, REAL c, REAL *xT) {
     long j = 0;
@@ -209,6 +236,18 @@ static void NAME(transpose)(long n, long D, const REAL *x, long x_row, REAL c, R
     }
 }
 
+/* to = x (n, D), or row i of it times c_i. */
+static void NAME(rows)(long n, long D, const REAL *x, long x_row, const REAL *c, REAL *to, long to_row, int stream) {
+    for (long i = 0; i < n; i++, x += x_row, to += to_row) {
+        const REAL factor = c ? c[i] : 1;
+        long d = 0;
+        if (stream)
+            for (; d + LANES <= D; d += LANES) STREAM((NAME(vec) *)(to + d), *(const NAME(vec) *)(x + d) * factor);
+        for (; d + LANES <= D; d += LANES) *(NAME(vec) *)(to + d) = *(const NAME(vec) *)(x + d) * factor;
+        for (; d < D; d++) to[d] = x[d] * factor;
+    }
+}
+
 /* <a, b>, summed in double: the rows of dA add up to 0 as exactly as this agrees with the sum of R dR. */
 static REAL NAME(dot)(long n, const REAL *a, const REAL *b) {
     double sum = 0;
@@ -217,7 +256,4 @@ static REAL NAME(dot)(long n, const REAL *a, const REAL *b) {
     return (REAL)sum;
 }
 
-#undef VECTOR
 #undef LANES
-#undef INLINE
-#undef RESTRICT

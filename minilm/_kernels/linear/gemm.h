@@ -15,20 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vectors.h"
+
 /* Elsewhere NumPy's BLAS is the better one; and Windows has no aligned_alloc. */
 #if defined(_OPENMP) && defined(__GNUC__) && defined(__FMA__) && !defined(_WIN32)
 #define HAS_GEMM 1
-#include <immintrin.h>
 #include <omp.h>
-#if defined(__AVX512F__) /* 32 registers: 24 sums */
-#define VECTOR 64
-#define TALL 12
-#define STREAM(to, x) _mm512_stream_si512((__m512i *)(to), (__m512i)(x))
-#else /* 16: 12 sums */
-#define VECTOR 32
-#define TALL 6
-#define STREAM(to, x) _mm256_stream_si256((__m256i *)(to), (__m256i)(x))
-#endif
+#define TALL (VECTOR == 64 ? 12 : 6) /* 24 sums in 32 registers, or 12 in 16 */
 #else
 #define HAS_GEMM 0
 #endif
@@ -36,8 +29,6 @@
 #define STEP 384 /* terms of a sum between two visits to c: a panel of so many rows stays in the nearest cache */
 #define BAND 384 /* rows of a that one thread multiplies by a panel before it goes on: they stay in its cache */
 #define PANELS 4 /* that are copied together */
-#define LINE 64 /* bytes */
-#define NEAR (1L << 22) /* bytes that may still be in the caches of the threads that made them */
 #define ENOUGH (1L << 17) /* multiplications that are worth a thread */
 
 static inline long lesser(long x, long y) { return x < y ? x : y; }
@@ -54,7 +45,6 @@ typedef REAL NAME(four) __attribute__((vector_size(4 * sizeof(REAL)), aligned(si
 #define LANES ((long)(VECTOR / sizeof(REAL)))
 #define WIDE (2 * LANES)
 #define APART (STEP + LANES) /* of rows of a that were copied */
-#define INLINE static inline __attribute__((always_inline))
 
 /* What happens to c: it is replaced, or added to; and after the last term, a bias is added.  ``stream`` writes whole
  * lines to memory, without fetching them first. */
@@ -67,8 +57,8 @@ INLINE void NAME(tile)(const int rows, long K, const REAL *a, long a_row, long a
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
         if (!to.stream) { /* c may be far away, and is wanted when the sums are done */
-            __builtin_prefetch(to.c + i * to.row);
-            __builtin_prefetch(to.c + i * to.row + LANES);
+            PREFETCH(to.c + i * to.row);
+            PREFETCH(to.c + i * to.row + LANES);
         }
         sum[i][0] = sum[i][1] = (NAME(vec)){0};
     }
@@ -100,9 +90,7 @@ INLINE void NAME(tile)(const int rows, long K, const REAL *a, long a_row, long a
 
 INLINE void NAME(tiles)(long M, long K, const REAL *a, long a_row, long a_col, const REAL *b, NAME(target) to) {
     TILES(TALL)
-#if TALL > 8
-    TILES(8)
-#endif
+    if (TALL > 8) { TILES(8) }
     TILES(4)
     TILES(2)
     TILES(1)
@@ -159,7 +147,7 @@ static void NAME(pack_panels)(long N, long K, const REAL *b, long b_row, long b_
             if (j + 4 <= N)
                 for (; k + 4 <= K; k += 4) {
                     for (long l = 8 * b_col; k * sizeof(REAL) % LINE == 0 && l < 12 * b_col; l += b_col)
-                        __builtin_prefetch(x + l + k); /* what comes after the next four columns */
+                        PREFETCH(x + l + k); /* what comes after the next four columns */
                     NAME(turn)(x + k, b_col, column + k * WIDE);
                 }
             for (; k < K; k++)
@@ -238,7 +226,7 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
             }
         }
     }
-    if (stream) _mm_sfence(); /* before another thread may read c */
+    if (stream) fence(); /* before another thread may read c */
 }
 
 /* Whether the terms are summed in two halves, each by half of the threads, and the halves added: where c is small
@@ -299,7 +287,6 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
 #undef LANES
 #undef WIDE
 #undef APART
-#undef INLINE
 #undef TILES
 #else
 static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_col, const REAL *b, long b_row,
