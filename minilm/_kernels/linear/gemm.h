@@ -4,8 +4,8 @@
  * makes it, and in which tile, changes nothing, so its bits depend on the shapes alone.  A tile of c, TALL rows of two
  * vectors, stays in registers while k runs; every step of k reads two vectors of b and one number for each row.  b is
  * copied first, a few panels of two vectors' width at a time, so that a tile reads one line after another and pages
- * change seldom.  a is read where it lies, unless its columns lie in one piece, or its rows are read often or badly
- * placed: then a band of it is copied, too.
+ * change seldom; or all of it, by all threads together, where many bands of rows would each copy it.  a is read where
+ * it lies, unless its columns lie in one piece, or its rows are read often or badly placed: then a band of it is copied.
  * Sources: Goto and van de Geijn (2008), doi:10.1145/1356052.1356053; Van Zee and van de Geijn (2015),
  * doi:10.1145/2764454 (BLIS).
  *
@@ -28,6 +28,7 @@
 
 #define STEP 384 /* terms of a sum between two visits to c: a panel of so many rows stays in the nearest cache */
 #define BAND 384 /* rows of a that one thread multiplies by a panel before it goes on: they stay in its cache */
+#define THIN 128 /* the same where b was copied before: then a longer band saves nothing */
 #define PANELS 4 /* that are copied together */
 #define ENOUGH (1L << 17) /* multiplications that are worth a thread */
 
@@ -180,15 +181,26 @@ static long NAME(groups)(long M, long panels, long threads) {
     return best;
 }
 
-/* What one thread of several does; its scratch holds PANELS panels of b and a BAND of a. */
+/* One thread's part of a copy of all of b: ready[step][panel][k][column]. */
+static void NAME(pack_part)(long me, long threads, long N, long K, const REAL *b, long b_row, long b_col, REAL *ready) {
+    const long panels = parts_of(N, WIDE), step = parts_of(K, parts_of(K, STEP));
+    const long j = panels * me / threads * WIDE, end = lesser(N, panels * (me + 1) / threads * WIDE);
+    for (long k = 0; k < K && j < end; k += step) {
+        const long terms = lesser(step, K - k);
+        REAL *const to = ready + k * panels * WIDE + j * terms;
+        NAME(pack_panels)(end - j, terms, b + k * b_row + j * b_col, b_row, b_col, to);
+    }
+}
+
+/* What one thread of several does; its scratch holds PANELS panels of b, unless that is ready, and a BAND of a. */
 static void NAME(share)(long me, long threads, long M, long N, long K, const REAL *a, long a_row, long a_col,
                         const REAL *b, long b_row, long b_col, REAL *c, long c_row, const REAL *bias, int add,
-                        REAL *scratch) {
+                        REAL *scratch, const REAL *ready) {
     const long panels = parts_of(N, WIDE), step = parts_of(K, parts_of(K, STEP));
     const long across = NAME(groups)(M, panels, threads), along = threads / across;
     const long top = M * (me % across) / across, bottom = M * (me % across + 1) / across;
     const long first = panels * (me / across) / along, end = panels * (me / across + 1) / along;
-    const long bands = parts_of(bottom - top, BAND);
+    const long bands = parts_of(bottom - top, ready ? THIN : BAND);
     /* Rows that lie a multiple of 4 KB apart would push each other out of the nearest cache. */
     const int copied = a_col == 1 && (a_row * sizeof(REAL) % 4096 == 0 || (end - first) * WIDE >= 512);
     const int far = !add && K <= step && M * N * (long)sizeof(REAL) > NEAR; /* no cache would keep c for its reader */
@@ -205,18 +217,20 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
             for (long p = first; p < end; p++) {
                 const long j = p * WIDE, n = lesser(WIDE, N - j), place = (p - first) % PANELS;
                 const int whole = n == WIDE;
+                const REAL *const panel = ready ? ready + k * panels * WIDE + j * terms
+                                                : scratch + place * WIDE * terms;
                 REAL *const out = c + i * c_row + j;
                 const NAME(target) to = {whole ? out : edge, whole ? c_row : WIDE, whole && (add || k),
                                          whole && stream, whole && shift ? shift + j : NULL};
-                if (place == 0)
+                if (place == 0 && !ready)
                     NAME(pack_panels)(lesser(N - j, WIDE * lesser(PANELS, end - p)), terms,
                                       b + k * b_row + j * b_col, b_row, b_col, scratch);
                 if (a_col != 1)
-                    NAME(of_columns)(m, terms, near_a, scratch + place * WIDE * terms, to);
+                    NAME(of_columns)(m, terms, near_a, panel, to);
                 else if (copied)
-                    NAME(of_rows)(m, terms, near_a, APART, scratch + place * WIDE * terms, to);
+                    NAME(of_rows)(m, terms, near_a, APART, panel, to);
                 else
-                    NAME(of_rows)(m, terms, here, a_row, scratch + place * WIDE * terms, to);
+                    NAME(of_rows)(m, terms, here, a_row, panel, to);
                 for (long x = 0; x < m && !whole; x++)
                     for (long y = 0; y < n; y++) {
                         REAL sum = edge[x * WIDE + y];
@@ -240,10 +254,11 @@ static void NAME(both_halves)(long me, long threads, long M, long N, long K, con
                         REAL *scratch) {
     const long K0 = K / 2, teams = threads % 2 ? 1 : 2, team = threads / teams;
     if (teams == 1 || me < team)
-        NAME(share)(me % team, team, M, N, K0, a, a_row, a_col, b, b_row, b_col, c, c_row, NULL, add, scratch);
+        NAME(share)(me % team, team, M, N, K0, a, a_row, a_col, b, b_row, b_col, c, c_row, NULL, add, scratch,
+                    NULL);
     if (teams == 1 || me >= team)
         NAME(share)(me % team, team, M, N, K - K0, a + K0 * a_col, a_row, a_col, b + K0 * b_row, b_row, b_col, second,
-                    N, NULL, 0, scratch);
+                    N, NULL, 0, scratch, NULL);
 #pragma omp barrier
     for (long i = M * me / threads; i < M * (me + 1) / threads; i++) {
         REAL *const row = c + i * c_row;
@@ -258,8 +273,11 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
     const long most = lesser(omp_get_max_threads(), 1 + M * N / ENOUGH * K + M * N % ENOUGH * K / ENOUGH);
     const int halves = NAME(halves)(M, N, K, bias);
     const size_t numbers = PANELS * STEP * WIDE + (lesser(M, BAND) + TALL) * APART + 2 * LANES;
-    const size_t each = (numbers * sizeof(REAL) + LINE - 1) / LINE * LINE, sums = halves * M * N * sizeof(REAL);
-    const size_t size = (most * each + sums + 2 * LINE - 1) / LINE * LINE;
+    const size_t each = (numbers * sizeof(REAL) + LINE - 1) / LINE * LINE;
+    const size_t all = K * parts_of(N, WIDE) * WIDE * sizeof(REAL);
+    const int once = !halves && M > BAND * most && all <= NEAR;
+    const size_t more = halves ? M * N * sizeof(REAL) : once ? all : 0; /* second sums, or a copy of b */
+    const size_t size = (most * each + more + 2 * LINE - 1) / LINE * LINE;
     char *block = (char *)__atomic_exchange_n(&spare, NULL, __ATOMIC_ACQ_REL);
     if (block && *(size_t *)block < size) {
         free(block);
@@ -273,12 +291,17 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
 #pragma omp parallel num_threads((int)most) if (most > 1)
     {
         const long me = omp_get_thread_num(), threads = omp_get_num_threads();
-        REAL *const scratch = (REAL *)(block + LINE + me * each);
+        REAL *const scratch = (REAL *)(block + LINE + me * each), *const rest = (REAL *)(block + LINE + most * each);
         if (halves)
-            NAME(both_halves)(me, threads, M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, add,
-                        (REAL *)(block + LINE + most * each), scratch);
-        else
-            NAME(share)(me, threads, M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, bias, add, scratch);
+            NAME(both_halves)(me, threads, M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, add, rest, scratch);
+        else {
+            if (once) {
+                NAME(pack_part)(me, threads, N, K, b, b_row, b_col, rest);
+#pragma omp barrier
+            }
+            NAME(share)(me, threads, M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, bias, add, scratch,
+                        once ? rest : NULL);
+        }
     }
     free(__atomic_exchange_n(&spare, block, __ATOMIC_ACQ_REL));
     return 0;
