@@ -28,13 +28,13 @@ N = B * T  # tokens
 # Nodes on the tape after the loss; an op of several outputs counts once.
 KERNEL_CALLS = {
     "embedding": 2,
-    "layer_norm": L + 1,
-    "add_layer_norm": L,
+    "layer_norm": 1,
+    "add_layer_norm": 2 * L,
     "linear": 4 * L,
     "bias_gelu": L,
     "attention": L,
     "linear_cross_entropy": 1,
-    "add": L + 1,
+    "add": 1,  # of the two embeddings
     "reshape": 2 * L + 1,
     "transpose": 2 * L,
     "unstack": L,

@@ -124,6 +124,10 @@ class GPT2MLP(Module):
 
 
 class GPT2Block(Module):
+    """A layer of the residual stream x.  What was added last, ``update``, is still to be added: the norm that reads the
+    sum makes it in the same pass.
+    """
+
     def __init__(self, config: GPT2Config, layer: int, rng: np.random.Generator, dtype: Any):
         C, eps = config.n_embd, config.layer_norm_epsilon
         self.ln_1 = LayerNorm(C, eps, bias=config.bias, dtype=dtype)
@@ -131,9 +135,10 @@ class GPT2Block(Module):
         self.ln_2 = LayerNorm(C, eps, bias=config.bias, dtype=dtype)
         self.mlp = GPT2MLP(config, rng, dtype)
 
-    def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
-        x, n = self.ln_2(x, self.attn(self.ln_1(x), sequences))  # the sum and its norm
-        return x + self.mlp(n)
+    def forward(self, x: Tensor, update: Tensor | None, sequences: Sequences) -> tuple[Tensor, Tensor]:
+        x, n = (x, self.ln_1(x)) if update is None else self.ln_1(x, update)  # the sum and its norm
+        x, n = self.ln_2(x, self.attn(n, sequences))
+        return x, self.mlp(n)
 
 
 class GPT2PreTrainedModel(Model):
@@ -180,12 +185,13 @@ class GPT2Model(GPT2PreTrainedModel):
             limit=self.config.n_positions,
         )
         positions = sequences.positions if position_ids is None else position_ids
-        x = self.drop(self.wte(as_tensor(input_ids)) + self.wpe(positions))  # (B, T, C)
+        x, update = self.drop(self.wte(as_tensor(input_ids)) + self.wpe(positions)), None  # (B, T, C)
         states = [x]
         for block in self.h:
-            x = block(x, sequences)
-            states.append(x)
-        x = states[-1] = self.ln_f(x)
+            x, update = block(x, update, sequences)
+            if output_hidden_states:
+                states.append(x + update)
+        x = states[-1] = self.ln_f(x) if update is None else self.ln_f(x, update)[1]
         sequences.done()
         return BaseModelOutput(x, past_key_values, tuple(states) if output_hidden_states else None)
 
