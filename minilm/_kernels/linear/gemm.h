@@ -1,11 +1,12 @@
 /* The matrix product, for linear_cython.pyx: c (M, N) = a (M, K) b (K, N), or c + a b, on all threads.
  *
- * An entry of c is the sum over k, in that order or in two halves, of blocks of STEP terms or a few less: which thread
- * makes it, and in which tile, changes nothing, so its bits depend on the shapes alone.  A tile of c, TALL rows of two
- * vectors, stays in registers while k runs; every step of k reads two vectors of b and one number for each row.  b is
- * copied first, a few panels of two vectors' width at a time, so that a tile reads one line after another and pages
- * change seldom; or all of it, by all threads together, where many bands of rows would each copy it.  a is read where
- * it lies, unless its columns lie in one piece, or its rows are read often or badly placed: then a band of it is copied.
+ * An entry of c is the sum over k, in that order or in two halves, of blocks of STEP terms or a few less, or of all:
+ * which thread makes it, and in which tile, changes nothing, so its bits depend on the shapes alone.  A tile of c, TALL
+ * rows of two vectors, stays in registers while k runs; every step of k reads two vectors of b and one number for each
+ * row.  b is copied first, a few panels of two vectors' width at a time, so that a tile reads one line after another and
+ * pages change seldom; or all of it, by all threads together, where many bands of rows would each copy it.  a is read
+ * where it lies, unless its columns lie in one piece, or its rows are read often or badly placed: then a band of it is
+ * copied.
  * Sources: Goto and van de Geijn (2008), doi:10.1145/1356052.1356053; Van Zee and van de Geijn (2015),
  * doi:10.1145/2764454 (BLIS).
  *
@@ -27,6 +28,7 @@
 #endif
 
 #define STEP 384 /* terms of a sum between two visits to c: a panel of so many rows stays in the nearest cache */
+#define MOST 768 /* terms of a sum that is not worth a second visit */
 #define BAND 384 /* rows of a that one thread multiplies by a panel before it goes on: they stay in its cache */
 #define THIN 128 /* the same where b was copied before: then a longer band saves nothing */
 #define PANELS 4 /* that are copied together */
@@ -34,6 +36,7 @@
 
 static inline long lesser(long x, long y) { return x < y ? x : y; }
 static inline long parts_of(long x, long most) { return (x + most - 1) / most; }
+static inline long step_of(long K) { return K <= MOST ? K : parts_of(K, parts_of(K, STEP)); }
 
 #if HAS_GEMM
 static void *spare = NULL; /* memory that waits for the next product, so that its pages need not be asked for again */
@@ -45,7 +48,7 @@ typedef REAL NAME(vec) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL))
 typedef REAL NAME(four) __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 #define LANES ((long)(VECTOR / sizeof(REAL)))
 #define WIDE (2 * LANES)
-#define APART (STEP + LANES) /* of rows of a that were copied */
+#define APART (MOST + LANES) /* of rows of a that were copied */
 
 /* What happens to c: it is replaced, or added to; and after the last term, a bias is added.  ``stream`` writes whole
  * lines to memory, without fetching them first. */
@@ -183,7 +186,7 @@ static long NAME(groups)(long M, long panels, long threads) {
 
 /* One thread's part of a copy of all of b: ready[step][panel][k][column]. */
 static void NAME(pack_part)(long me, long threads, long N, long K, const REAL *b, long b_row, long b_col, REAL *ready) {
-    const long panels = parts_of(N, WIDE), step = parts_of(K, parts_of(K, STEP));
+    const long panels = parts_of(N, WIDE), step = step_of(K);
     const long j = panels * me / threads * WIDE, end = lesser(N, panels * (me + 1) / threads * WIDE);
     for (long k = 0; k < K && j < end; k += step) {
         const long terms = lesser(step, K - k);
@@ -196,7 +199,7 @@ static void NAME(pack_part)(long me, long threads, long N, long K, const REAL *b
 static void NAME(share)(long me, long threads, long M, long N, long K, const REAL *a, long a_row, long a_col,
                         const REAL *b, long b_row, long b_col, REAL *c, long c_row, const REAL *bias, int add,
                         REAL *scratch, const REAL *ready) {
-    const long panels = parts_of(N, WIDE), step = parts_of(K, parts_of(K, STEP));
+    const long panels = parts_of(N, WIDE), step = step_of(K);
     const long across = NAME(groups)(M, panels, threads), along = threads / across;
     const long top = M * (me % across) / across, bottom = M * (me % across + 1) / across;
     const long first = panels * (me / across) / along, end = panels * (me / across + 1) / along;
@@ -205,7 +208,7 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
     const int copied = a_col == 1 && (a_row * sizeof(REAL) % 4096 == 0 || (end - first) * WIDE >= 512);
     const int far = !add && K <= step && M * N * (long)sizeof(REAL) > NEAR; /* no cache would keep c for its reader */
     const int stream = far && (size_t)c % LINE == 0 && c_row * sizeof(REAL) % LINE == 0;
-    REAL *const near_a = scratch + PANELS * STEP * WIDE;
+    REAL *const near_a = scratch + PANELS * MOST * WIDE;
     REAL edge[BAND * WIDE]; /* where a panel reaches beyond c */
     for (long band = 0; band < bands; band++) {
         const long i = top + (bottom - top) * band / bands, m = top + (bottom - top) * (band + 1) / bands - i;
@@ -272,7 +275,7 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
                       long b_col, REAL *c, long c_row, const REAL *bias, int add) {
     const long most = lesser(omp_get_max_threads(), 1 + M * N / ENOUGH * K + M * N % ENOUGH * K / ENOUGH);
     const int halves = NAME(halves)(M, N, K, bias);
-    const size_t numbers = PANELS * STEP * WIDE + (lesser(M, BAND) + TALL) * APART + 2 * LANES;
+    const size_t numbers = PANELS * MOST * WIDE + (lesser(M, BAND) + TALL) * APART + 2 * LANES;
     const size_t each = (numbers * sizeof(REAL) + LINE - 1) / LINE * LINE;
     const size_t all = K * parts_of(N, WIDE) * WIDE * sizeof(REAL);
     const int once = !halves && M > BAND * most && all <= NEAR;
