@@ -11,7 +11,7 @@ from minilm._kernels.linear.linear import product_of
 from tests.conftest import REQUIRED
 
 TYPES = {"float32": np.float32, "float64": np.float64}
-SIZES = [  # M, K, N: tiles have 12 or 6 rows and 8 to 32 columns; sums of more than 768 terms are cut, rows at 384 or 128;
+SIZES = [  # M, K, N: tiles have 12 or 6 rows and 8 to 32 columns; sums of more than 768 terms are cut, and rows at 384;
     # rows of a are copied before 512 columns of b and where they lie 4 KB apart
     (8, 8, 512), (12, 33, 32), (13, 64, 65), (23, 257, 31), (64, 384, 257), (97, 769, 16), (511, 40, 40),
     (1100, 47, 33), (8, 4096, 9), (31, 32, 1031), (25, 1153, 37), (1200, 800, 70), (400, 40, 1100),
