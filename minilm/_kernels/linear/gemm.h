@@ -28,7 +28,7 @@
 #endif
 
 #define STEP 384 /* terms of a sum between two visits to c: a panel of so many rows stays in the nearest cache */
-#define MOST 768 /* terms of a sum that is not worth a second visit */
+#define MOST (VECTOR == 64 ? 768 : STEP) /* terms of a sum that is not worth a second visit */
 #define BAND 384 /* rows of a that one thread multiplies by a panel before it goes on: they stay in its cache */
 #define THIN 128 /* the same where b was copied before: then a longer band saves nothing */
 #define PANELS 4 /* that are copied together */
