@@ -1,5 +1,6 @@
-/* Vectors as wide as the processor's, for attention_tiles.h and gemm.h, and memory that is far away.
+/* Vectors as wide as the processor's, for attention_tiles.h and gemm.h; and memory that is far away.
  *
+ * Included once per type, with REAL and NAME(x) defined.
  * VECTOR is their length in bytes.  They are GCC's and Clang's extension; any other compiler gets vectors of one number.
  * STREAM writes a vector, which must begin at a multiple of its length, to memory and past the caches, which then do not
  * fetch the line first: for what is too large to be found there by its reader.  A fence makes it seen by other threads.
@@ -42,4 +43,24 @@ static inline void fence(void) {}
 #define STREAM(to, x) (*(to) = (x))
 #endif
 
+#define LANES ((long)(sizeof(NAME(vec)) / sizeof(REAL)))
+#endif
+
+#if defined(__GNUC__)
+typedef REAL NAME(vec) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_alias));
+typedef REAL NAME(four) __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+
+/* Four rows of four numbers become columns, times c. */
+INLINE void NAME(turn)(const REAL *x, long x_row, REAL c, REAL *to, long to_row) {
+    const NAME(four) w = *(const NAME(four) *)x * c, y = *(const NAME(four) *)(x + 2 * x_row) * c;
+    const NAME(four) v = *(const NAME(four) *)(x + x_row) * c, z = *(const NAME(four) *)(x + 3 * x_row) * c;
+    const NAME(four) a = {w[0], v[0], w[1], v[1]}, b = {y[0], z[0], y[1], z[1]};
+    const NAME(four) e = {w[2], v[2], w[3], v[3]}, f = {y[2], z[2], y[3], z[3]};
+    *(NAME(four) *)to = (NAME(four)){a[0], a[1], b[0], b[1]};
+    *(NAME(four) *)(to + to_row) = (NAME(four)){a[2], a[3], b[2], b[3]};
+    *(NAME(four) *)(to + 2 * to_row) = (NAME(four)){e[0], e[1], f[0], f[1]};
+    *(NAME(four) *)(to + 3 * to_row) = (NAME(four)){e[2], e[3], f[2], f[3]};
+}
+#else
+typedef REAL NAME(vec);
 #endif

@@ -43,13 +43,6 @@ static inline int far_away(const void *at, long bytes, long rows) {
 }
 #endif
 
-#if defined(__GNUC__)
-typedef REAL NAME(vec) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_alias));
-#else
-typedef REAL NAME(vec);
-#endif
-#define LANES ((long)(sizeof(NAME(vec)) / sizeof(REAL)))
-
 /* c (rows, vectors * LANES) of a (rows, K) and b (K, ...); both counts are constants where this is inlined. */
 INLINE void NAME(block)(const int rows, const int vectors, long K, const REAL *a, long a_row, long a_col,
                         const REAL *b, long b_row, REAL *c, long c_row, int add) {
@@ -211,23 +204,11 @@ static void NAME(draw)(uint64_t seed, uint32_t threshold, REAL kept, long head, 
 static void NAME(transpose)(long n, long D, const REAL *x, long x_row, REAL c, REAL *xT) {
     long j = 0;
 #if defined(__GNUC__)
-    typedef REAL four __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
     for (; j + 4 <= n; j += 4) {
-        const REAL *row = x + j * x_row;
-        REAL *column = xT + j;
         long d = 0;
-        for (; d + 4 <= D; d += 4, row += 4, column += 4 * BLOCK) {
-            const four w = *(const four *)row * c, y = *(const four *)(row + 2 * x_row) * c;
-            const four v = *(const four *)(row + x_row) * c, z = *(const four *)(row + 3 * x_row) * c;
-            const four a = {w[0], v[0], w[1], v[1]}, b = {y[0], z[0], y[1], z[1]};
-            const four e = {w[2], v[2], w[3], v[3]}, f = {y[2], z[2], y[3], z[3]};
-            *(four *)column = (four){a[0], a[1], b[0], b[1]};
-            *(four *)(column + BLOCK) = (four){a[2], a[3], b[2], b[3]};
-            *(four *)(column + 2 * BLOCK) = (four){e[0], e[1], f[0], f[1]};
-            *(four *)(column + 3 * BLOCK) = (four){e[2], e[3], f[2], f[3]};
-        }
+        for (; d + 4 <= D; d += 4) NAME(turn)(x + j * x_row + d, x_row, c, xT + d * BLOCK + j, BLOCK);
         for (; d < D; d++)
-            for (long i = 0; i < 4; i++) xT[d * BLOCK + j + i] = c * x[(j + i) * x_row + d];
+            for (long i = j; i < j + 4; i++) xT[d * BLOCK + i] = c * x[i * x_row + d];
     }
 #endif
     for (long d = 0; d < D && j < BLOCK; d++) {
@@ -255,5 +236,3 @@ static REAL NAME(dot)(long n, const REAL *a, const REAL *b) {
     for (long d = 0; d < n; d++) sum += (double)a[d] * b[d];
     return (REAL)sum;
 }
-
-#undef LANES

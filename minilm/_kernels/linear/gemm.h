@@ -12,11 +12,11 @@
  *
  * Included once per type, with REAL and NAME(x) defined.  Vectors are GCC's and Clang's extension.
  */
+#include "vectors.h"
+
 #ifndef STEP
 #include <stdlib.h>
 #include <string.h>
-
-#include "vectors.h"
 
 /* Elsewhere NumPy's BLAS is the better one; and Windows has no aligned_alloc. */
 #if defined(_OPENMP) && defined(__GNUC__) && defined(__FMA__) && !defined(_WIN32)
@@ -44,9 +44,6 @@ static void *spare = NULL; /* memory that waits for the next product, so that it
 #endif
 
 #if HAS_GEMM
-typedef REAL NAME(vec) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_alias));
-typedef REAL NAME(four) __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
-#define LANES ((long)(VECTOR / sizeof(REAL)))
 #define WIDE (2 * LANES)
 #define APART (MOST + LANES) /* of rows of a that were copied */
 
@@ -128,18 +125,6 @@ static void NAME(pack_columns)(long M, long K, const REAL *a, long a_row, long a
         }
 }
 
-/* Four rows of four numbers become columns, WIDE apart. */
-INLINE void NAME(turn)(const REAL *x, long row, REAL *to) {
-    const NAME(four) w = *(const NAME(four) *)x, y = *(const NAME(four) *)(x + 2 * row);
-    const NAME(four) v = *(const NAME(four) *)(x + row), z = *(const NAME(four) *)(x + 3 * row);
-    const NAME(four) a = {w[0], v[0], w[1], v[1]}, b = {y[0], z[0], y[1], z[1]};
-    const NAME(four) e = {w[2], v[2], w[3], v[3]}, f = {y[2], z[2], y[3], z[3]};
-    *(NAME(four) *)to = (NAME(four)){a[0], a[1], b[0], b[1]};
-    *(NAME(four) *)(to + WIDE) = (NAME(four)){a[2], a[3], b[2], b[3]};
-    *(NAME(four) *)(to + 2 * WIDE) = (NAME(four)){e[0], e[1], f[0], f[1]};
-    *(NAME(four) *)(to + 3 * WIDE) = (NAME(four)){e[2], e[3], f[2], f[3]};
-}
-
 /* b (K, N) as panels of WIDE columns, the last one filled up with zeros: to[panel][k][column]. */
 static void NAME(pack_panels)(long N, long K, const REAL *b, long b_row, long b_col, REAL *to) {
     const long whole = N / WIDE * WIDE;
@@ -152,7 +137,7 @@ static void NAME(pack_panels)(long N, long K, const REAL *b, long b_row, long b_
                 for (; k + 4 <= K; k += 4) {
                     for (long l = 8 * b_col; k * sizeof(REAL) % LINE == 0 && l < 12 * b_col; l += b_col)
                         PREFETCH(x + l + k); /* what comes after the next four columns */
-                    NAME(turn)(x + k, b_col, column + k * WIDE);
+                    NAME(turn)(x + k, b_col, 1, column + k * WIDE, WIDE);
                 }
             for (; k < K; k++)
                 for (long l = 0; l < lesser(4, N - j); l++) column[k * WIDE + l] = x[l * b_col + k];
@@ -310,7 +295,6 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
     return 0;
 }
 
-#undef LANES
 #undef WIDE
 #undef APART
 #undef TILES
