@@ -89,7 +89,7 @@ def test_layouts(loops, of_a, of_b, dtype):
     judge(c, a, b)
 
 
-@pytest.mark.parametrize("size", [*SIZES, (768, 128, 128), (128, 768, 384), (128, 768, 128)], ids=str)
+@pytest.mark.parametrize("size", [*SIZES, (999, 700, 1600), (768, 128, 128), (128, 768, 384), (128, 768, 128)], ids=str)
 def test_the_bits_are_the_same_on_any_number_of_threads(loops, size):
     M, K, N = size
     rng = np.random.default_rng(1)

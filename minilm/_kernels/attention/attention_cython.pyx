@@ -224,12 +224,12 @@ cdef void _forward_block(const Heads *x, Py_ssize_t b, Py_ssize_t h, const int64
                         row[d] *= shrink[i]
             visible = max(min(m, t0 + min(j + ROWS, n) + offset - s0), 0) if x.causal else m
             product(min(<Py_ssize_t> ROWS, n - j), Dv, visible, A + j, 1, BLOCK, <floating *> v.at + s0 * v.row, v.row,
-                     <floating *> sum.at + (t0 + j) * sum.row, sum.row, s0 > begin)
+                    <floating *> sum.at + (t0 + j) * sum.row, sum.row, s0 > begin)
     for j in range(n):
         lse[t0 + j] = <floating> (top[j] + log(total[j])) if total[j] else INFINITY  # no key: P is 0 in the backward
         top[j] = <floating> (1 / total[j]) if total[j] else 0
     copy_rows(n, Dv, <floating *> sum.at + t0 * sum.row, sum.row, top, <floating *> out.at + t0 * out.row, out.row,
-          stream and sum.at != out.at)
+              stream and sum.at != out.at)
 
 
 cdef void _copy(const Heads *x, Py_ssize_t b, Py_ssize_t g, Py_ssize_t first, Py_ssize_t end, floating *to, Space *mine,
@@ -377,7 +377,7 @@ cdef void _backward_block(const Heads *x, const Slopes *y, Py_ssize_t b, Py_ssiz
             first = first_column(i, diagonal)
             if first < width:
                 product(min(<Py_ssize_t> ROWS, m - i), width - first, Dv, <floating *> v.at + (s0 + i) * v.row,
-                         v.row, 1, doT + first, BLOCK, dR + i * BLOCK + first, BLOCK, False)
+                        v.row, 1, doT + first, BLOCK, dR + i * BLOCK + first, BLOCK, False)
         if x.threshold:
             draw(x.seed, x.threshold, <floating> x.kept, head, t0, s0, m, width, diagonal, keep)
         for i in range(m):
@@ -385,7 +385,7 @@ cdef void _backward_block(const Heads *x, const Slopes *y, Py_ssize_t b, Py_ssiz
             grad = dR + i * BLOCK
             first = first_column(i, diagonal)
             slopes(first, width, L, delta, keep + (s0 % 4 + i) * BLOCK if x.threshold else NULL,
-                    1 if y.dA.shape[3] else c, row, grad)
+                   1 if y.dA.shape[3] else c, row, grad)
             if y.dA.shape[3]:
                 for j in range(first, n):
                     (<floating *> at(&y.dA, b, h, t0 + j))[s0 + i] = grad[j]
@@ -398,18 +398,18 @@ cdef void _backward_block(const Heads *x, const Slopes *y, Py_ssize_t b, Py_ssiz
             if seen < n:
                 if y.dv.shape[3]:
                     product(rows, Dv, n - seen, P + i * BLOCK + seen, BLOCK, 1,
-                             <floating *> do.at + (t0 + seen) * do.row, do.row, <floating *> dv.at + (s0 + i) * dv.row,
-                             dv.row, True)
+                            <floating *> do.at + (t0 + seen) * do.row, do.row, <floating *> dv.at + (s0 + i) * dv.row,
+                            dv.row, True)
                 if y.dk.shape[3]:
                     product(rows, D, n - seen, dR + i * BLOCK + seen, BLOCK, 1,
-                             <floating *> q.at + (t0 + seen) * q.row, q.row, <floating *> dk.at + (s0 + i) * dk.row,
-                             dk.row, True)
+                            <floating *> q.at + (t0 + seen) * q.row, q.row, <floating *> dk.at + (s0 + i) * dk.row,
+                            dk.row, True)
         for j in range(0, n, 8):  # ROWS
             ask(&next)
             visible = max(min(m, t0 + min(j + ROWS, n) + offset - s0), 0) if x.causal else m
             if y.dq.shape[3]:
                 product(min(<Py_ssize_t> ROWS, n - j), D, visible, dR + j, 1, BLOCK, <floating *> k.at + s0 * k.row,
-                         k.row, <floating *> sum_q.at + (t0 + j) * sum_q.row, sum_q.row, s0 > begin)
+                        k.row, <floating *> sum_q.at + (t0 + j) * sum_q.row, sum_q.row, s0 > begin)
     if not once:
         move(sum_q, dq, y.dq.shape[3], t0, t0 + n, y.stream, lse)
 
@@ -425,7 +425,7 @@ cdef void _scores(const Heads *x, Py_ssize_t b, Py_ssize_t h, Py_ssize_t t0, Py_
         first = first_column(i, diagonal)
         if first < width:
             product(min(<Py_ssize_t> ROWS, m - i), width - first, x.D, <floating *> k.at + (s0 + i) * k.row, k.row, 1,
-                     qT + first, BLOCK, A + i * BLOCK + first, BLOCK, False)
+                    qT + first, BLOCK, A + i * BLOCK + first, BLOCK, False)
     if x.bias.shape[0]:
         for i in range(m):
             first = first_column(i, diagonal)

@@ -3,8 +3,8 @@
  * An entry of c is the sum over k, in that order or in two halves, of blocks of STEP terms or a few less, or of all:
  * which thread makes it, and in which tile, changes nothing, so its bits depend on the shapes alone.  A tile of c, TALL
  * rows of two vectors, stays in registers while k runs; every step of k reads two vectors of b and one number for each
- * row.  b is copied first, a few panels of two vectors' width at a time, so that a tile reads one line after another and
- * pages change seldom; or all of it, by all threads together, where many bands of rows would each copy it.  a is read
+ * row.  b is copied first, a few panels of two vectors' width at a time, so that a tile reads one line after another
+ * and pages change seldom; or many, by all threads together, where many bands of rows would each copy them.  a is read
  * where it lies, unless its columns lie in one piece, or its rows are read often or badly placed: then a band of it is
  * copied.
  * Sources: Goto and van de Geijn (2008), doi:10.1145/1356052.1356053; Van Zee and van de Geijn (2015),
@@ -169,7 +169,7 @@ static long NAME(groups)(long M, long panels, long threads) {
     return best;
 }
 
-/* One thread's part of a copy of all of b: ready[step][panel][k][column]. */
+/* One thread's part of a copy of b that is made together: ready[step][panel][k][column]. */
 static void NAME(pack_part)(long me, long threads, long N, long K, const REAL *b, long b_row, long b_col, REAL *ready) {
     const long panels = parts_of(N, WIDE), step = step_of(K);
     const long j = panels * me / threads * WIDE, end = lesser(N, panels * (me + 1) / threads * WIDE);
@@ -191,8 +191,8 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
     const long bands = parts_of(bottom - top, ready ? THIN : BAND);
     /* Rows that lie a multiple of 4 KB apart would push each other out of the nearest cache. */
     const int copied = a_col == 1 && (a_row * sizeof(REAL) % 4096 == 0 || (end - first) * WIDE >= 512);
-    const int far = !add && K <= step && M * N * (long)sizeof(REAL) > NEAR; /* no cache would keep c for its reader */
-    const int stream = far && (size_t)c % LINE == 0 && c_row * sizeof(REAL) % LINE == 0;
+    const int far = M * c_row * (long)sizeof(REAL) > NEAR; /* no cache would keep c for its reader */
+    const int stream = far && !add && K <= step && (size_t)c % LINE == 0 && c_row * sizeof(REAL) % LINE == 0;
     REAL *const near_a = scratch + PANELS * MOST * WIDE;
     REAL edge[BAND * WIDE]; /* where a panel reaches beyond c */
     for (long band = 0; band < bands; band++) {
@@ -262,9 +262,11 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
     const int halves = NAME(halves)(M, N, K, bias);
     const size_t numbers = PANELS * MOST * WIDE + (lesser(M, BAND) + TALL) * APART + 2 * LANES;
     const size_t each = (numbers * sizeof(REAL) + LINE - 1) / LINE * LINE;
-    const size_t all = K * parts_of(N, WIDE) * WIDE * sizeof(REAL);
-    const int once = !halves && M > BAND * most && all <= NEAR;
-    const size_t more = halves ? M * N * sizeof(REAL) : once ? all : 0; /* second sums, or a copy of b */
+    const long panel = K * WIDE * (long)sizeof(REAL), panels = parts_of(N, WIDE);
+    const int once = !halves && M > BAND * most && (panels * panel <= NEAR || K <= MOST);
+    const long wide = once ? lesser(panels, NEAR / panel) * WIDE : N; /* columns of b that are copied by all together */
+    /* The second halves of sums, or that copy. */
+    const long more = halves ? M * N * (long)sizeof(REAL) : once ? wide / WIDE * panel : 0;
     const size_t size = (most * each + more + 2 * LINE - 1) / LINE * LINE;
     char *block = (char *)__atomic_exchange_n(&spare, NULL, __ATOMIC_ACQ_REL);
     if (block && *(size_t *)block < size) {
@@ -282,13 +284,16 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
         REAL *const scratch = (REAL *)(block + LINE + me * each), *const rest = (REAL *)(block + LINE + most * each);
         if (halves)
             NAME(both_halves)(me, threads, M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, add, rest, scratch);
-        else {
+        for (long j = 0; j < N && !halves; j += wide) {
+            const long n = lesser(wide, N - j);
+            const REAL *const part = b + j * b_col;
             if (once) {
-                NAME(pack_part)(me, threads, N, K, b, b_row, b_col, rest);
+#pragma omp barrier /* nobody reads the last copy any more */
+                NAME(pack_part)(me, threads, n, K, part, b_row, b_col, rest);
 #pragma omp barrier
             }
-            NAME(share)(me, threads, M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, bias, add, scratch,
-                        once ? rest : NULL);
+            NAME(share)(me, threads, M, n, K, a, a_row, a_col, part, b_row, b_col, c + j, c_row, bias ? bias + j : NULL,
+                        add, scratch, once ? rest : NULL);
         }
     }
     free(__atomic_exchange_n(&spare, block, __ATOMIC_ACQ_REL));
