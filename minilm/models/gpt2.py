@@ -186,14 +186,14 @@ class GPT2Model(GPT2PreTrainedModel):
         )
         positions = sequences.positions if position_ids is None else position_ids
         x, update = self.drop(self.wte(as_tensor(input_ids)) + self.wpe(positions)), None  # (B, T, C)
-        states = [x]
+        states = []
         for block in self.h:
-            x, update = block(x, update, sequences)
             if output_hidden_states:
-                states.append(x + update)
-        x = states[-1] = self.ln_f(x) if update is None else self.ln_f(x, update)[1]
+                states.append(x if update is None else x + update)
+            x, update = block(x, update, sequences)
+        x = self.ln_f(x) if update is None else self.ln_f(x, update)[1]
         sequences.done()
-        return BaseModelOutput(x, past_key_values, tuple(states) if output_hidden_states else None)
+        return BaseModelOutput(x, past_key_values, (*states, x) if output_hidden_states else None)
 
     def new_cache(self, batch: int, capacity: int | None = None) -> KVCache:
         """Return an empty cache for ``batch`` sequences of up to ``capacity`` tokens, by default n_positions."""
