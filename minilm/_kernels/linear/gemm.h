@@ -109,7 +109,7 @@ static void NAME(of_columns)(long M, long K, const REAL *a, const REAL *b, NAME(
 
 /* a (M, K) as panels of TALL rows, in each of which k comes first: to[panel][k][row]. */
 static void NAME(pack_columns)(long M, long K, const REAL *a, long a_row, long a_col, REAL *to) {
-    for (long begin = 0; begin < K; begin += 16) /* a column of a, read to its end 16 times, would leave the cache */
+    for (long begin = 0; begin < K; begin += 16) /* few at a time: a line holds numbers of the next panel, too */
         for (long i = 0; i < M; i += TALL) {
             const long rows = lesser(TALL, M - i), end = lesser(K, begin + 16);
             const REAL *const x = a + i * a_row;
@@ -242,8 +242,7 @@ static void NAME(both_halves)(long me, long threads, long M, long N, long K, con
                         REAL *scratch) {
     const long K0 = K / 2, teams = threads % 2 ? 1 : 2, team = threads / teams;
     if (teams == 1 || me < team)
-        NAME(share)(me % team, team, M, N, K0, a, a_row, a_col, b, b_row, b_col, c, c_row, NULL, add, scratch,
-                    NULL);
+        NAME(share)(me % team, team, M, N, K0, a, a_row, a_col, b, b_row, b_col, c, c_row, NULL, add, scratch, NULL);
     if (teams == 1 || me >= team)
         NAME(share)(me % team, team, M, N, K - K0, a + K0 * a_col, a_row, a_col, b + K0 * b_row, b_row, b_col, second,
                     N, NULL, 0, scratch, NULL);
