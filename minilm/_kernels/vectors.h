@@ -61,6 +61,40 @@ INLINE void NAME(turn)(const REAL *x, long x_row, REAL c, REAL *to, long to_row)
     *(NAME(four) *)(to + 2 * to_row) = (NAME(four)){e[0], e[1], f[0], f[1]};
     *(NAME(four) *)(to + 3 * to_row) = (NAME(four)){e[2], e[3], f[2], f[3]};
 }
+
+/* As many rows as a vector has numbers, and as many numbers of each, become columns. */
+INLINE void NAME(turn_square)(const REAL *x, long x_row, REAL *to, long to_row) {
+#if VECTOR == 64
+    if (sizeof(REAL) == 4) { /* in quarters of a vector as in turn, then the quarters themselves */
+        __m512 rows[16], turned[16];
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) rows[i] = (__m512) * (const NAME(vec) *)(x + i * x_row);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) { /* turned[i + 4 q] holds numbers q, 4 + q, 8 + q, 12 + q of rows 4 i to 4 i + 3 */
+            const __m512 *const r = rows + 4 * i;
+            const __m512d a = (__m512d)_mm512_unpacklo_ps(r[0], r[1]), b = (__m512d)_mm512_unpackhi_ps(r[0], r[1]);
+            const __m512d e = (__m512d)_mm512_unpacklo_ps(r[2], r[3]), f = (__m512d)_mm512_unpackhi_ps(r[2], r[3]);
+            turned[i] = (__m512)_mm512_unpacklo_pd(a, e);
+            turned[i + 4] = (__m512)_mm512_unpackhi_pd(a, e);
+            turned[i + 8] = (__m512)_mm512_unpacklo_pd(b, f);
+            turned[i + 12] = (__m512)_mm512_unpackhi_pd(b, f);
+        }
+#pragma GCC unroll 4
+        for (int q = 0; q < 4; q++) {
+            const __m512 *const t = turned + 4 * q;
+            const __m512 a = _mm512_shuffle_f32x4(t[0], t[1], 0x44), b = _mm512_shuffle_f32x4(t[0], t[1], 0xee);
+            const __m512 e = _mm512_shuffle_f32x4(t[2], t[3], 0x44), f = _mm512_shuffle_f32x4(t[2], t[3], 0xee);
+            *(NAME(vec) *)(to + q * to_row) = (NAME(vec))_mm512_shuffle_f32x4(a, e, 0x88);
+            *(NAME(vec) *)(to + (q + 4) * to_row) = (NAME(vec))_mm512_shuffle_f32x4(a, e, 0xdd);
+            *(NAME(vec) *)(to + (q + 8) * to_row) = (NAME(vec))_mm512_shuffle_f32x4(b, f, 0x88);
+            *(NAME(vec) *)(to + (q + 12) * to_row) = (NAME(vec))_mm512_shuffle_f32x4(b, f, 0xdd);
+        }
+        return;
+    }
+#endif
+    for (long i = 0; i < LANES; i += 4)
+        for (long k = 0; k < LANES; k += 4) NAME(turn)(x + i * x_row + k, x_row, 1, to + k * to_row + i, to_row);
+}
 #else
 typedef REAL NAME(vec);
 #endif

@@ -27,16 +27,18 @@
 #define HAS_GEMM 0
 #endif
 
-#define STEP 384 /* terms of a sum between two visits to c: a panel of so many rows stays in the nearest cache */
-#define MOST (VECTOR == 64 ? 768 : STEP) /* terms of a sum that is not worth a second visit */
+#define STEP (VECTOR == 64 ? 768 : 384) /* terms of a sum between two visits to c */
 #define BAND 384 /* rows of a that one thread multiplies by a panel before it goes on: they stay in its cache */
-#define THIN 128 /* the same where b was copied before: then a longer band saves nothing */
+#define THIN 256 /* the same where b was copied before: then a longer band saves nothing */
 #define PANELS 4 /* that are copied together */
+#define RUN 24 /* rows, whole tiles of them, that meet all of those in turn while the nearest cache holds them */
+#define AHEAD 16 /* rows of b, when it is copied, that are asked for before they are needed */
+#define HALVES 768 /* terms of a sum that are worth two halves */
 #define ENOUGH (1L << 17) /* multiplications that are worth a thread */
 
 static inline long lesser(long x, long y) { return x < y ? x : y; }
 static inline long parts_of(long x, long most) { return (x + most - 1) / most; }
-static inline long step_of(long K) { return K <= MOST ? K : parts_of(K, parts_of(K, STEP)); }
+static inline long step_of(long K) { return parts_of(K, parts_of(K, STEP)); }
 
 #if HAS_GEMM
 static void *spare = NULL; /* memory that waits for the next product, so that its pages need not be asked for again */
@@ -45,7 +47,7 @@ static void *spare = NULL; /* memory that waits for the next product, so that it
 
 #if HAS_GEMM
 #define WIDE (2 * LANES)
-#define APART (MOST + LANES) /* of rows of a that were copied */
+#define APART (STEP + LANES) /* of rows of a that were copied */
 
 /* What happens to c: it is replaced, or added to; and after the last term, a bias is added.  ``stream`` writes whole
  * lines to memory, without fetching them first. */
@@ -107,6 +109,22 @@ static void NAME(of_columns)(long M, long K, const REAL *a, const REAL *b, NAME(
     NAME(tiles)(M, K, a, 1, TALL, b, to);
 }
 
+/* M rows of c, N columns: a panel, or what is left of the last one.  ``a_col`` says in which of those ways a lies. */
+static void NAME(by_panel)(long M, long N, long K, const REAL *a, long a_row, long a_col, const REAL *b,
+                           NAME(target) to) {
+    REAL edge[RUN * WIDE];
+    const NAME(target) whole = N == WIDE ? to : (NAME(target)){edge, WIDE, 0, 0, NULL};
+    if (a_col == 1)
+        NAME(of_rows)(M, K, a, a_row, b, whole);
+    else
+        NAME(of_columns)(M, K, a, b, whole);
+    for (long i = 0; i < M && N < WIDE; i++)
+        for (long j = 0; j < N; j++) {
+            REAL *const out = to.c + i * to.row + j;
+            *out = (to.add ? *out + edge[i * WIDE + j] : edge[i * WIDE + j]) + (to.bias ? to.bias[j] : 0);
+        }
+}
+
 /* a (M, K) as panels of TALL rows, in each of which k comes first: to[panel][k][row]. */
 static void NAME(pack_columns)(long M, long K, const REAL *a, long a_row, long a_col, REAL *to) {
     for (long begin = 0; begin < K; begin += 16) /* few at a time: a line holds numbers of the next panel, too */
@@ -129,25 +147,25 @@ static void NAME(pack_columns)(long M, long K, const REAL *a, long a_row, long a
 static void NAME(pack_panels)(long N, long K, const REAL *b, long b_row, long b_col, REAL *to) {
     const long whole = N / WIDE * WIDE;
     if (b_row == 1) /* its columns lie in one piece */
-        for (long j = 0; j < N; j += 4) {
-            const REAL *x = b + j * b_col;
-            REAL *column = to + j / WIDE * WIDE * K + j % WIDE;
-            long k = 0;
-            if (j + 4 <= N)
-                for (; k + 4 <= K; k += 4) {
-                    for (long l = 8 * b_col; k * sizeof(REAL) % LINE == 0 && l < 12 * b_col; l += b_col)
-                        PREFETCH(x + l + k); /* what comes after the next four columns */
-                    NAME(turn)(x + k, b_col, 1, column + k * WIDE, WIDE);
-                }
-            for (; k < K; k++)
-                for (long l = 0; l < lesser(4, N - j); l++) column[k * WIDE + l] = x[l * b_col + k];
-        }
+        for (long j = 0; j < N; j += LANES)
+            for (long k = 0; k < K; k += LANES) {
+                const long n = lesser(LANES, N - j), terms = lesser(LANES, K - k);
+                const REAL *const x = b + j * b_col + k;
+                REAL *const column = to + j / WIDE * WIDE * K + k * WIDE + j % WIDE;
+                for (long l = 0; l < LANES; l++) PREFETCH(x + (LANES + l) * b_col, 0, 2); /* 16 lines may share a set */
+                if (n == LANES && terms == LANES)
+                    NAME(turn_square)(x, b_col, column, WIDE);
+                else
+                    for (long l = 0; l < n; l++)
+                        for (long i = 0; i < terms; i++) column[i * WIDE + l] = x[l * b_col + i];
+            }
     else
         for (long k = 0; k < K; k++) {
             const REAL *x = b + k * b_row;
             long j = 0;
             if (b_col == 1)
                 for (; j < whole; j += WIDE) {
+                    for (long l = 0; l < WIDE; l += LINE / sizeof(REAL)) PREFETCH(x + AHEAD * b_row + j + l);
                     NAME(vec) *row = (NAME(vec) *)(to + j * K + k * WIDE);
                     const NAME(vec) left = *(const NAME(vec) *)(x + j), right = *(const NAME(vec) *)(x + j + LANES);
                     row[0] = left;
@@ -193,37 +211,27 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
     const int copied = a_col == 1 && (a_row * sizeof(REAL) % 4096 == 0 || (end - first) * WIDE >= 512);
     const int far = M * c_row * (long)sizeof(REAL) > NEAR; /* no cache would keep c for its reader */
     const int stream = far && !add && K <= step && (size_t)c % LINE == 0 && c_row * sizeof(REAL) % LINE == 0;
-    REAL *const near_a = scratch + PANELS * MOST * WIDE;
-    REAL edge[BAND * WIDE]; /* where a panel reaches beyond c */
+    REAL *const near_a = scratch + PANELS * STEP * WIDE;
     for (long band = 0; band < bands; band++) {
         const long i = top + (bottom - top) * band / bands, m = top + (bottom - top) * (band + 1) / bands - i;
         for (long k = 0; k < K; k += step) {
             const long terms = lesser(step, K - k);
             const REAL *const here = a + i * a_row + k * a_col, *const shift = k + terms == K ? bias : NULL;
+            const REAL *const from = copied || a_col != 1 ? near_a : here;
+            const long from_row = a_col != 1 ? terms : copied ? APART : a_row;
             if (a_col != 1) NAME(pack_columns)(m, terms, here, a_row, a_col, near_a);
             for (long x = 0; x < m && copied; x++) memcpy(near_a + x * APART, here + x * a_row, terms * sizeof(REAL));
-            for (long p = first; p < end; p++) {
-                const long j = p * WIDE, n = lesser(WIDE, N - j), place = (p - first) % PANELS;
-                const int whole = n == WIDE;
-                const REAL *const panel = ready ? ready + k * panels * WIDE + j * terms
-                                                : scratch + place * WIDE * terms;
-                REAL *const out = c + i * c_row + j;
-                const NAME(target) to = {whole ? out : edge, whole ? c_row : WIDE, whole && (add || k),
-                                         whole && stream, whole && shift ? shift + j : NULL};
-                if (place == 0 && !ready)
-                    NAME(pack_panels)(lesser(N - j, WIDE * lesser(PANELS, end - p)), terms,
-                                      b + k * b_row + j * b_col, b_row, b_col, scratch);
-                if (a_col != 1)
-                    NAME(of_columns)(m, terms, near_a, panel, to);
-                else if (copied)
-                    NAME(of_rows)(m, terms, near_a, APART, panel, to);
-                else
-                    NAME(of_rows)(m, terms, here, a_row, panel, to);
-                for (long x = 0; x < m && !whole; x++)
-                    for (long y = 0; y < n; y++) {
-                        REAL sum = edge[x * WIDE + y];
-                        if (add || k) sum += out[x * c_row + y];
-                        out[x * c_row + y] = shift ? sum + shift[j + y] : sum;
+            for (long p = first; p < end; p += PANELS) {
+                const long last = lesser(end, p + PANELS), j = p * WIDE;
+                const REAL *panel = ready ? ready + k * panels * WIDE + j * terms : scratch;
+                if (!ready)
+                    NAME(pack_panels)(lesser(N, last * WIDE) - j, terms, b + k * b_row + j * b_col, b_row, b_col, scratch);
+                for (long x = 0; x < m; x += RUN)
+                    for (long y = j; y < last * WIDE; y += WIDE) {
+                        const NAME(target) to = {c + (i + x) * c_row + y, c_row, add || k, stream,
+                                                 shift ? shift + y : NULL};
+                        NAME(by_panel)(lesser(RUN, m - x), lesser(WIDE, N - y), terms, from + x * from_row, from_row,
+                                       a_col, panel + (y - j) * terms, to);
                     }
             }
         }
@@ -234,7 +242,7 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
 /* Whether the terms are summed in two halves, each by half of the threads, and the halves added: where c is small
  * beside a and b, as the gradient of a weight is.  A thread then reads the rows of a batch that it made itself. */
 static int NAME(halves)(long M, long N, long K, const REAL *bias) {
-    return K >= 2 * STEP && 6 * M * N <= (M + N) * K && (M + N) * K * (long)sizeof(REAL) <= NEAR && !bias;
+    return K >= HALVES && 6 * M * N <= (M + N) * K && (M + N) * K * (long)sizeof(REAL) <= NEAR && !bias;
 }
 
 static void NAME(both_halves)(long me, long threads, long M, long N, long K, const REAL *a, long a_row, long a_col,
@@ -259,10 +267,10 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
                       long b_col, REAL *c, long c_row, const REAL *bias, int add) {
     const long most = lesser(omp_get_max_threads(), 1 + M * N / ENOUGH * K + M * N % ENOUGH * K / ENOUGH);
     const int halves = NAME(halves)(M, N, K, bias);
-    const size_t numbers = PANELS * MOST * WIDE + (lesser(M, BAND) + TALL) * APART + 2 * LANES;
+    const size_t numbers = PANELS * STEP * WIDE + (lesser(M, BAND) + TALL) * APART + 2 * LANES;
     const size_t each = (numbers * sizeof(REAL) + LINE - 1) / LINE * LINE;
     const long panel = K * WIDE * (long)sizeof(REAL), panels = parts_of(N, WIDE);
-    const int once = !halves && M > BAND * most && (panels * panel <= NEAR || K <= MOST);
+    const int once = !halves && M > BAND * most && (panels * panel <= NEAR || K <= STEP);
     const long wide = once ? lesser(panels, NEAR / panel) * WIDE : N; /* columns of b that are copied by all together */
     /* The second halves of sums, or that copy. */
     const long more = halves ? M * N * (long)sizeof(REAL) : once ? wide / WIDE * panel : 0;
