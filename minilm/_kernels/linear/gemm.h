@@ -53,6 +53,16 @@ static void *spare = NULL; /* memory that waits for the next product, so that it
  * lines to memory, without fetching them first. */
 typedef struct { REAL *c; long row; int add, stream; const REAL *bias; } NAME(target);
 
+/* A term more for every sum of a tile. */
+INLINE void NAME(term)(const int rows, const REAL *a, long a_row, const REAL *b, NAME(vec) (*sum)[2]) {
+    const NAME(vec) left = *(const NAME(vec) *)b, right = *(const NAME(vec) *)(b + LANES);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+        sum[i][0] += a[i * a_row] * left;
+        sum[i][1] += a[i * a_row] * right;
+    }
+}
+
 /* rows of c, one panel wide.  ``rows`` is a constant where this is inlined. */
 INLINE void NAME(tile)(const int rows, long K, const REAL *a, long a_row, long a_col, const REAL *b,
                        NAME(target) to) {
@@ -65,14 +75,12 @@ INLINE void NAME(tile)(const int rows, long K, const REAL *a, long a_row, long a
         }
         sum[i][0] = sum[i][1] = (NAME(vec)){0};
     }
-    for (long k = 0; k < K; k++, b += WIDE) {
-        const NAME(vec) left = *(const NAME(vec) *)b, right = *(const NAME(vec) *)(b + LANES);
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; i++) {
-            sum[i][0] += a[i * a_row + k * a_col] * left;
-            sum[i][1] += a[i * a_row + k * a_col] * right;
-        }
+    long k = 0;
+    for (; k + 1 < K; k += 2, b += 2 * WIDE) { /* two at a time: one at a time takes 3 % longer */
+        NAME(term)(rows, a + k * a_col, a_row, b, sum);
+        NAME(term)(rows, a + (k + 1) * a_col, a_row, b + WIDE, sum);
     }
+    if (k < K) NAME(term)(rows, a + k * a_col, a_row, b, sum);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
