@@ -129,6 +129,38 @@ def test_lines_written_past_the_cache_hold_the_same_bits(loops, N, dtype):
     assert (found[0] == found[1]).all()
 
 
+@pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
+@pytest.mark.parametrize("start", [0, 1])  # numbers before the first line of the cache: written past it, or not
+def test_rows_of_c_may_lie_apart(loops, start, dtype):
+    rng = np.random.default_rng(6)
+    a, b = rng.standard_normal((1000, 40)).astype(dtype), rng.standard_normal((40, 1077)).astype(dtype)
+    bias, room = rng.standard_normal(1077).astype(dtype), np.empty(1000 * 1104 + 128, dtype)
+    start += -room.ctypes.data % 64 // room.itemsize
+    wide = room[start : start + 1000 * 1104].reshape(1000, 1104)  # rows of whole lines
+    room.fill(np.nan)
+    loops.product(a, b, wide[:, :1077], bias, False)
+    judge(wide[:, :1077], a, b, np.broadcast_to(bias, (1000, 1077)))
+    loops.product(a, b, wide[:, :1077], bias, True)
+    judge(wide[:, :1077], a, b, 2 * bias.astype(np.longdouble) + a.astype(np.longdouble) @ b.astype(np.longdouble))
+    few = wide[:5, :1077]  # which BLAS makes
+    product_of(loops)(a[:5], b, few, bias)
+    judge(few, a[:5], b, np.broadcast_to(bias, few.shape))
+    assert np.isnan(wide[:, 1077:]).all()
+    assert np.isnan(room[:start]).all()
+
+
+def test_what_a_product_does_not_take_is_refused(loops):
+    a, b, c = np.ones((8, 4), np.float32), np.ones((4, 6), np.float32), np.ones((8, 12), np.float32)
+    with pytest.raises(ValueError, match="in one piece"):
+        loops.product(a, b, c[:, ::2], None, False)
+    with pytest.raises(ValueError, match="in one piece"):
+        loops.add_bias(c[:, ::2], b[0])
+    for x, y, z in [(a, b[:3], c[:, :6]), (a, b, c[:7, :6]), (a, b, c[:, :5]), (a, b.astype(np.float64), c[:, :6])]:
+        with pytest.raises(TypeError, match="of one dtype"):
+            loops.product(x, y, z, None, False)
+    assert (c == 1).all()
+
+
 def test_a_stride_that_is_no_multiple_of_a_number_is_left_to_blas(loops):
     record = np.zeros(64, np.dtype([("x", np.float32, 64), ("flag", np.int8)]))
     a = record["x"]

@@ -68,8 +68,7 @@ LOOP_CALLS = {
     "gelu.backward": L,
     "attention.forward": L,
     "attention.backward": L,
-    "cross_entropy.forward_rows": 1,
-    "cross_entropy.backward_rows": 1,
+    "cross_entropy.loss_and_gradient": 1,
     "adamw.update": 1,  # for all parameters
 }
 

@@ -97,10 +97,10 @@ static inline REAL NAME(largest)(long n, const REAL *x, REAL least) {
     return lanes[0];
 }
 
-/* For each of at most ROWS rows of n numbers: top, the largest entry, or 0 where that is -inf, and log_total, the log of
+/* For each of at most ROWS rows of n numbers, ``apart`` numbers from one to the next: top, the largest entry, or 0 where that is -inf, and log_total, the log of
  * the sum of exp(x - top), or 0 where that is 0.  A row is read once, in parts: what was summed before shrinks when the
  * top rises.  A short row is mostly waiting for one number; rows side by side wait together. */
-static void NAME(log_sum_exp)(long rows, long n, const REAL *x, REAL *top, REAL *log_total) {
+static void NAME(log_sum_exp)(long rows, long n, const REAL *x, long apart, REAL *top, REAL *log_total) {
     REAL before[ROWS], highest[ROWS];
     double total[ROWS] = {0};
     for (long r = 0; r < ROWS; r++) highest[r] = -INFINITY, top[r] = 0;
@@ -108,14 +108,14 @@ static void NAME(log_sum_exp)(long rows, long n, const REAL *x, REAL *top, REAL 
         const long size = n - start < PART ? n - start : PART;
         for (long r = 0; r < rows; r++) {
             before[r] = highest[r];
-            highest[r] = NAME(largest)(size, x + r * n + start, before[r]);
+            highest[r] = NAME(largest)(size, x + r * apart + start, before[r]);
         }
         for (long r = 0; r < rows; r++) {
             if (highest[r] > before[r]) {
                 top[r] = highest[r];
                 if (total[r] > 0) total[r] *= vm_exp((double)before[r] - highest[r]);
             }
-            total[r] += NAME(sum_exp)(size, x + r * n + start, top[r]);
+            total[r] += NAME(sum_exp)(size, x + r * apart + start, top[r]);
         }
     }
     SIMD

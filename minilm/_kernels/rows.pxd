@@ -15,8 +15,8 @@ cdef extern from "rows.h" nogil:
     double sum_d(Py_ssize_t, const double*)
     double dot_f(Py_ssize_t, const float*, const float*)
     double dot_d(Py_ssize_t, const double*, const double*)
-    void log_sum_exp_f(Py_ssize_t, Py_ssize_t, const float*, float*, float*)
-    void log_sum_exp_d(Py_ssize_t, Py_ssize_t, const double*, double*, double*)
+    void log_sum_exp_f(Py_ssize_t, Py_ssize_t, const float*, Py_ssize_t, float*, float*)
+    void log_sum_exp_d(Py_ssize_t, Py_ssize_t, const double*, Py_ssize_t, double*, double*)
     void pull_f(Py_ssize_t, const float*, float, float, float, float*)
     void pull_d(Py_ssize_t, const double*, double, double, double, double*)
     double exp_row_f(Py_ssize_t, const float*, float, float*)
@@ -57,13 +57,13 @@ cdef inline double dot(Py_ssize_t n, const floating *x, const floating *y) noexc
         return dot_d(n, x, y)
 
 
-cdef inline void log_sum_exp(Py_ssize_t rows, Py_ssize_t n, const floating *x, floating *top,
+cdef inline void log_sum_exp(Py_ssize_t rows, Py_ssize_t n, const floating *x, Py_ssize_t apart, floating *top,
                              floating *log_total) noexcept nogil:
-    """Of each row: top, the largest entry, or 0 if that is -inf; log_total = log Σ exp(x - top), or 0 if Σ is 0."""
+    """Of each row, ``apart`` numbers from one to the next: top, the largest entry, or 0 if that is -inf; log_total = log Σ exp(x - top), or 0 if Σ is 0."""
     if floating is float:
-        log_sum_exp_f(rows, n, x, top, log_total)
+        log_sum_exp_f(rows, n, x, apart, top, log_total)
     else:
-        log_sum_exp_d(rows, n, x, top, log_total)
+        log_sum_exp_d(rows, n, x, apart, top, log_total)
 
 
 cdef inline double exp_row(Py_ssize_t n, const floating *x, floating top, floating *y) noexcept nogil:

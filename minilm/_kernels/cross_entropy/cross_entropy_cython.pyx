@@ -8,11 +8,12 @@ from cython cimport floating
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
 
-from ..arrays cimport Rows, reads, rows, writes
+from ..arrays cimport Grid, Rows, grid, reads, rows, writes
 from ..rows cimport ROWS, log_sum_exp, pull, rows_together, sum
 
 cdef enum:
     ALONE = 8192  # arrays of fewer numbers are not worth a second thread
+    NONE = -1  # no target, so that no row is left out
 
 
 def forward_rows(z, target, int64_t ignore_index, double label_smoothing, loss, L):
@@ -40,16 +41,17 @@ cdef void _forward_rows(Py_ssize_t N, Py_ssize_t V, const floating *z, const int
     cdef Py_ssize_t k, R = rows_together(V), groups = (N + R - 1) // R
     if N * V <= ALONE:
         for k in range(groups):
-            _forward(min(R, N - k * R), V, z + k * R * V, t + k * R, ignore_index, label_smoothing, loss + k * R,
+            _forward(min(R, N - k * R), V, z + k * R * V, V, t + k * R, ignore_index, label_smoothing, loss + k * R,
                      L + k * R)
     else:
         for k in prange(groups, nogil=True):
-            _forward(min(R, N - k * R), V, z + k * R * V, t + k * R, ignore_index, label_smoothing, loss + k * R,
+            _forward(min(R, N - k * R), V, z + k * R * V, V, t + k * R, ignore_index, label_smoothing, loss + k * R,
                      L + k * R)
 
 
-cdef void _forward(Py_ssize_t rows, Py_ssize_t V, const floating *z, const int64_t *t, int64_t ignore_index,
-                   double label_smoothing, floating *loss, floating *L) noexcept nogil:
+cdef void _forward(Py_ssize_t rows, Py_ssize_t V, const floating *z, Py_ssize_t apart, const int64_t *t,
+                   int64_t ignore_index, double label_smoothing, floating *loss, floating *L) noexcept nogil:
+    """Rows of z are ``apart`` numbers from one to the next."""
     cdef Py_ssize_t i, start = 0, end
     cdef floating top[ROWS]
     cdef floating log_total[ROWS]
@@ -59,13 +61,13 @@ cdef void _forward(Py_ssize_t rows, Py_ssize_t V, const floating *z, const int64
         while end < rows and t[end] != ignore_index:
             end += 1
         if end > start:
-            log_sum_exp(end - start, V, z + start * V, top, log_total)
+            log_sum_exp(end - start, V, z + start * apart, apart, top, log_total)
         for i in range(start, end):
             one = <double> top[i - start] + log_total[i - start]
             L[i] = <floating> one
-            one -= (1 - label_smoothing) * z[i * V + t[i]]
+            one -= (1 - label_smoothing) * z[i * apart + t[i]]
             if label_smoothing:
-                one -= label_smoothing / V * sum(V, z + i * V)
+                one -= label_smoothing / V * sum(V, z + i * apart)
             loss[i] = <floating> one
         if end < rows:
             loss[end] = L[end] = 0
@@ -109,3 +111,36 @@ cdef void _backward_row(Py_ssize_t V, const floating *z, int64_t t, floating L, 
         return
     pull(V, z, L, w, <floating> (label_smoothing / V), dz)
     dz[t] -= w * <floating> (1 - label_smoothing)
+
+
+def loss_and_gradient(z, target, double label_smoothing, double w, loss, bint gradient):
+    """Write the loss of every row, all of which count, and with ``gradient`` w times its gradient over the row.
+
+    Rows of z may lie apart.  A row's gradient is made while a cache still holds it.
+    """
+    cdef Grid r = grid(z, True)
+    cdef Py_ssize_t N = r.shape[2], V = r.shape[3], apart = r.strides[2] // r.unit
+    cdef const int64_t *t = <const int64_t *> reads(target, N, sizeof(int64_t))
+    cdef char *losses = writes(loss, N, r.unit)
+    if V > 1 and r.strides[3] != r.unit:
+        raise ValueError(f"compiled loops need rows of which each lies in one piece; got strides {z.strides}")
+    if r.kind == b"f":
+        _loss_and_gradient(N, V, <float *> r.at, apart, t, label_smoothing, w, <float *> losses, gradient)
+    else:
+        _loss_and_gradient(N, V, <double *> r.at, apart, t, label_smoothing, w, <double *> losses, gradient)
+
+
+cdef void _loss_and_gradient(Py_ssize_t N, Py_ssize_t V, floating *z, Py_ssize_t apart, const int64_t *t,
+                             double label_smoothing, double w, floating *loss, bint gradient) noexcept:
+    cdef Py_ssize_t k, R = rows_together(V), groups = (N + R - 1) // R
+    for k in prange(groups, nogil=True, use_threads_if=N * V > ALONE):
+        _both(min(R, N - k * R), V, z + k * R * apart, apart, t + k * R, label_smoothing, w, loss + k * R, gradient)
+
+
+cdef void _both(Py_ssize_t rows, Py_ssize_t V, floating *z, Py_ssize_t apart, const int64_t *t, double label_smoothing,
+                double w, floating *loss, bint gradient) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef floating L[ROWS]
+    _forward(rows, V, <const floating *> z, apart, t, NONE, label_smoothing, loss, L)
+    for i in range(rows if gradient else 0):
+        _backward_row(V, <const floating *> z + i * apart, t[i], L[i], <floating> w, NONE, label_smoothing, z + i * apart)

@@ -4,7 +4,7 @@ The mathematics and the names are those of cross_entropy.py.  The gradient may b
 """
 
 import numpy as np
-from numba import float32, float64, int64, njit, prange, types, void
+from numba import boolean, float32, float64, int64, njit, prange, types, void
 
 from ..vecmath_numba import EXACT, decay, exponentials, largest, total
 
@@ -20,6 +20,10 @@ def _forward(real):
 
 def _backward(real):
     return void(_read(real, 2), _read(int64, 1), _read(real, 1), _read(real, 1), int64, float64, real[:, ::1])
+
+
+def _both(real):
+    return void(real[:, ::1], _read(int64, 1), float64, float64, real[::1], boolean)
 
 
 @njit(**EXACT)
@@ -68,3 +72,12 @@ def backward_rows(z, target, L, w, ignore_index, label_smoothing, dz):
             dz[i] = 0
         else:
             _backward_row(z[i], target[i], L[i], w[i] if len(w) > 1 else w[0], label_smoothing, dz[i])
+
+
+@njit([_both(float32), _both(float64)], parallel=True, cache=True, error_model="numpy")
+def loss_and_gradient(z, target, label_smoothing, w, loss, gradient):
+    """Write the loss of every row, all of which count, and with ``gradient`` w times its gradient over the row."""
+    for i in prange(len(z)):
+        loss[i], L = _forward_row(z[i], target[i], label_smoothing)
+        if gradient:
+            _backward_row(z[i], target[i], L, w, label_smoothing, z[i])

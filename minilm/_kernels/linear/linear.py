@@ -86,7 +86,7 @@ def linear_compiled(loops):
 def product_of(loops):
     """Return ``product(a, b, c, bias=None, add=False)``, which writes a b + bias into c, or adds it to what is there.
 
-    a (M, K) and b (K, N) may be any views, c (M, N) is in C order and apart from them.
+    a (M, K) and b (K, N) may be any views; c (M, N) is apart from them, and each of its rows in one piece.
     """
 
     def product(a, b, c, bias=None, add=False):

@@ -31,45 +31,52 @@ cdef enum:
 
 
 def product(a, b, c, bias, bint add):
-    """Write a b + bias into c, or add it to what is there.  a (M, K) and b (K, N) lie anywhere, aligned; no side is empty;
-    bias may be None.
+    """Write a b + bias into c, or add it to what is there.
+
+    a (M, K) and b (K, N) lie anywhere, aligned; so may the rows of c (M, N).  No side is empty; bias may be None.
     """
-    cdef Grid x = grid(a, False), y = grid(b, False)
-    cdef Py_ssize_t M = x.shape[2], K = x.shape[3], N = y.shape[3], unit = x.unit
-    cdef char *out = writes(c, M * N, unit)
+    cdef Grid x = grid(a, False), y = grid(b, False), z = grid(c, True)
+    cdef Py_ssize_t M = x.shape[2], K = x.shape[3], N = y.shape[3], unit = x.unit, apart = z.strides[2] // unit
     cdef const char *shift = reads(bias, N, unit)
     cdef int failed
-    if y.kind != x.kind or y.shape[2] != K:
-        raise TypeError(f"linear: a (M, K) and b (K, N) of one dtype; got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
+    if y.kind != x.kind or z.kind != x.kind or y.shape[2] != K or z.shape[2] != M or z.shape[3] != N:
+        raise TypeError(f"linear: a (M, K), b (K, N) and c (M, N) of one dtype; got {a.dtype} {a.shape}, {b.dtype} "
+                        f"{b.shape} and {c.dtype} {c.shape}")
+    if N > 1 and z.strides[3] != unit:
+        raise ValueError(f"linear: rows of c lie in one piece each; got strides {c.strides}")
     with nogil:
         if x.kind == b"f":
             failed = gemm_f(M, N, K, <float *> x.at, x.strides[2] // unit, x.strides[3] // unit, <float *> y.at,
-                            y.strides[2] // unit, y.strides[3] // unit, <float *> out, N, <const float *> shift, add)
+                            y.strides[2] // unit, y.strides[3] // unit, <float *> z.at, apart, <const float *> shift, add)
         else:
             failed = gemm_d(M, N, K, <double *> x.at, x.strides[2] // unit, x.strides[3] // unit, <double *> y.at,
-                            y.strides[2] // unit, y.strides[3] // unit, <double *> out, N, <const double *> shift, add)
+                            y.strides[2] // unit, y.strides[3] // unit, <double *> z.at, apart, <const double *> shift,
+                            add)
     if failed:
         raise MemoryError("linear: no memory for a copy of some columns")
 
 
 def add_bias(y, b):
-    cdef Rows r = rows(y)
-    _add_bias(r, writes(y, r.N * r.C, r.unit), reads(b, r.C, r.unit))
+    """Add b to every row of y; rows may lie apart."""
+    cdef Grid r = grid(y, True)
+    if r.shape[3] > 1 and r.strides[3] != r.unit:
+        raise ValueError(f"linear: rows of y lie in one piece each; got strides {y.strides}")
+    _add_bias(r, reads(b, r.shape[3], r.unit))
 
 
-cdef void _add_bias(Rows y, char *at, const char *b) noexcept:
-    cdef Py_ssize_t n, row = y.C * y.unit
-    for n in prange(y.N if y.C else 0, nogil=True, schedule="static", use_threads_if=y.N * y.C > ENOUGH):
-        _add(y, at + n * row, b)
+cdef void _add_bias(Grid y, const char *b) noexcept:
+    cdef Py_ssize_t n, F = y.shape[3]
+    for n in prange(y.shape[2] if F else 0, nogil=True, schedule="static", use_threads_if=y.shape[2] * F > ENOUGH):
+        _add(F, y.kind, y.at + n * y.strides[2], b)
 
 
-cdef void _add(Rows y, char *to, const char *x) noexcept nogil:
+cdef void _add(Py_ssize_t F, char kind, char *to, const char *x) noexcept nogil:
     cdef Py_ssize_t f
-    if y.kind == b"f":
-        for f in range(y.C):
+    if kind == b"f":
+        for f in range(F):
             (<float *> to)[f] += (<const float *> x)[f]
     else:
-        for f in range(y.C):
+        for f in range(F):
             (<double *> to)[f] += (<const double *> x)[f]
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from ..cross_entropy.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from ..linear.linear import linear_backward, linear_forward, product_of
 
+LINE = 64  # bytes, of the caches
 LOOPS = "cross_entropy", "linear"  # the ops whose loops these are
 
 
@@ -50,21 +51,19 @@ def linear_cross_entropy_compiled(loops, loops_of_linear):
         x = x if every else x[counts]
         (N, C), V = x.shape, len(w)
         share = 1 / max(N, 1) if reduction == "mean" else 1.0
-        weights = np.full(N, share, x.dtype)
-        loss, L = np.empty((2, N), x.dtype)
+        loss = np.empty(N, x.dtype)
         dx = np.empty((N, C), x.dtype) if needs[0] else None
         dw = (np.empty if N else np.zeros)((V, C), x.dtype) if needs[1] else None
         db = np.zeros(V, x.dtype) if needs[2] else None
         chunk = max(1, -(-N // max(1, -(-N // rows))))  # rows, or fewer, so that no chunk is a small rest
-        logits = np.empty((min(chunk, N), V), x.dtype)
+        # Rows begin with a line of the cache, so that the product may write past it whole lines.
+        apart = -(-V * x.itemsize // LINE) * LINE // x.itemsize if loops_of_linear.GEMM else V
+        logits = np.empty((min(chunk, N), apart), x.dtype)[:, :V]
         for start in range(0, N, chunk):
             part = slice(start, start + chunk)
             z = logits[: len(t[part])]
             product(x[part], w.T, z, b)
-            loops.forward_rows(z, t[part], ignore_index, label_smoothing, loss[part], L[part])
-            if not any(needs):
-                continue
-            loops.backward_rows(z, t[part], L[part], weights[part], ignore_index, label_smoothing, z)  # z is dz now
+            loops.loss_and_gradient(z, t[part], label_smoothing, share, loss[part], any(needs))  # z is dz now
             if dx is not None:
                 product(z, w, dx[part])
             if dw is not None:

@@ -38,7 +38,7 @@ cdef void _forward(Py_ssize_t rows, Py_ssize_t C, const floating *x, floating *y
     cdef Py_ssize_t i, c
     cdef floating top[ROWS]
     cdef floating log_total[ROWS]
-    log_sum_exp(rows, C, x, top, log_total)
+    log_sum_exp(rows, C, x, C, top, log_total)
     for i in range(rows):
         for c in range(i * C, (i + 1) * C):
             y[c] = x[c] - top[i] - log_total[i]
