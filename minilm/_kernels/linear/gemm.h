@@ -4,9 +4,9 @@
  * which thread makes it, and in which tile, changes nothing, so its bits depend on the shapes alone.  A tile of c, TALL
  * rows of two vectors, stays in registers while k runs; every step of k reads two vectors of b and one number for each
  * row.  b is copied first, a few panels of two vectors' width at a time, so that a tile reads one line after another
- * and pages change seldom; or many, by all threads together, where many bands of rows would each copy them.  a is read
- * where it lies, unless its columns lie in one piece, or its rows are read often or badly placed: then a band of it is
- * copied.
+ * and pages change seldom; or many, by all threads together, where many bands of rows would each copy them.  A few rows
+ * of a meet all panels that were copied before the next rows do.  They are read where they lie, unless a's columns lie
+ * in one piece, or its rows are badly placed: then a band of them is copied.
  * Sources: Goto and van de Geijn (2008), doi:10.1145/1356052.1356053; Van Zee and van de Geijn (2015),
  * doi:10.1145/2764454 (BLIS).
  *
@@ -27,8 +27,9 @@
 #define HAS_GEMM 0
 #endif
 
+#define MANY 384 /* rows for each thread, for which all of them copy b together before */
 #define STEP (VECTOR == 64 ? 768 : 384) /* terms of a sum between two visits to c */
-#define BAND 384 /* rows of a that one thread multiplies by a panel before it goes on: they stay in its cache */
+#define BAND 768 /* rows of a that one thread multiplies by all panels before it goes on: they stay in its cache */
 #define THIN 256 /* the same where b was copied before: then a longer band saves nothing */
 #define PANELS 4 /* that are copied together */
 #define RUN 24 /* rows, whole tiles of them, that meet all of those in turn while the nearest cache holds them */
@@ -185,25 +186,22 @@ static void NAME(pack_panels)(long N, long K, const REAL *b, long b_row, long b_
         for (long j = N - whole; j < WIDE; j++) to[whole * K + k * WIDE + j] = 0;
 }
 
-/* How many groups share the rows of c, where the other threads share its panels: the way with the least work. */
-static long NAME(groups)(long M, long panels, long threads) {
+/* How many groups share the rows of c, where the other threads share its panels: the way with the least work.  To copy
+ * a panel of b takes as long as ``of_b`` rows of it, to copy as many rows of a as ``of_a``. */
+static long NAME(groups)(long M, long panels, long threads, long of_a, long of_b) {
     long best = 1, least = 0;
-    for (long g = threads; g >= 1; g--) { /* to copy a panel takes about as long as 12 rows of it */
-        const long work = (parts_of(M, g * 4) * 4 + 12) * parts_of(panels, threads / g);
+    for (long g = threads; g >= 1; g--) {
+        const long work = (parts_of(M, g * 4) * 4 + of_b) * parts_of(panels, threads / g) + M / g * of_a / WIDE;
         if (threads % g == 0 && (least == 0 || work < least - least / 32)) best = g, least = work;
     }
     return best;
 }
 
-/* One thread's part of a copy of b that is made together: ready[step][panel][k][column]. */
+/* One thread's part of a copy of b that is made together: ready[panel][k][column]. */
 static void NAME(pack_part)(long me, long threads, long N, long K, const REAL *b, long b_row, long b_col, REAL *ready) {
-    const long panels = parts_of(N, WIDE), step = step_of(K);
-    const long j = panels * me / threads * WIDE, end = lesser(N, panels * (me + 1) / threads * WIDE);
-    for (long k = 0; k < K && j < end; k += step) {
-        const long terms = lesser(step, K - k);
-        REAL *const to = ready + k * panels * WIDE + j * terms;
-        NAME(pack_panels)(end - j, terms, b + k * b_row + j * b_col, b_row, b_col, to);
-    }
+    const long panels = parts_of(N, WIDE), j = panels * me / threads * WIDE;
+    const long end = lesser(N, panels * (me + 1) / threads * WIDE);
+    if (j < end) NAME(pack_panels)(end - j, K, b + j * b_col, b_row, b_col, ready + j * K);
 }
 
 /* What one thread of several does; its scratch holds PANELS panels of b, unless that is ready, and a BAND of a. */
@@ -211,12 +209,14 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
                         const REAL *b, long b_row, long b_col, REAL *c, long c_row, const REAL *bias, int add,
                         REAL *scratch, const REAL *ready) {
     const long panels = parts_of(N, WIDE), step = step_of(K);
-    const long across = NAME(groups)(M, panels, threads), along = threads / across;
+    const long copy = K * N * (long)sizeof(REAL) > NEAR ? 40 : 12; /* a panel: it is far away, or near */
+    const long across = NAME(groups)(M, panels, threads, a_col == 1 ? 0 : copy, ready ? 0 : copy);
+    const long along = threads / across;
     const long top = M * (me % across) / across, bottom = M * (me % across + 1) / across;
     const long first = panels * (me / across) / along, end = panels * (me / across + 1) / along;
     const long bands = parts_of(bottom - top, ready ? THIN : BAND);
     /* Rows that lie a multiple of 4 KB apart would push each other out of the nearest cache. */
-    const int copied = a_col == 1 && (a_row * sizeof(REAL) % 4096 == 0 || (end - first) * WIDE >= 512);
+    const int copied = a_col == 1 && a_row * sizeof(REAL) % 4096 == 0;
     const int far = M * c_row * (long)sizeof(REAL) > NEAR; /* no cache would keep c for its reader */
     const int stream = far && !add && K <= step && (size_t)c % LINE == 0 && c_row * sizeof(REAL) % LINE == 0;
     REAL *const near_a = scratch + PANELS * STEP * WIDE;
@@ -231,7 +231,7 @@ static void NAME(share)(long me, long threads, long M, long N, long K, const REA
             for (long x = 0; x < m && copied; x++) memcpy(near_a + x * APART, here + x * a_row, terms * sizeof(REAL));
             for (long p = first; p < end; p += PANELS) {
                 const long last = lesser(end, p + PANELS), j = p * WIDE;
-                const REAL *panel = ready ? ready + k * panels * WIDE + j * terms : scratch;
+                const REAL *panel = ready ? ready + j * terms : scratch;
                 if (!ready)
                     NAME(pack_panels)(lesser(N, last * WIDE) - j, terms, b + k * b_row + j * b_col, b_row, b_col, scratch);
                 for (long x = 0; x < m; x += RUN)
@@ -277,8 +277,8 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
     const int halves = NAME(halves)(M, N, K, bias);
     const size_t numbers = PANELS * STEP * WIDE + (lesser(M, BAND) + TALL) * APART + 2 * LANES;
     const size_t each = (numbers * sizeof(REAL) + LINE - 1) / LINE * LINE;
-    const long panel = K * WIDE * (long)sizeof(REAL), panels = parts_of(N, WIDE);
-    const int once = !halves && M > BAND * most && (panels * panel <= NEAR || K <= STEP);
+    const long step = step_of(K), panel = step * WIDE * (long)sizeof(REAL), panels = parts_of(N, WIDE);
+    const int once = !halves && M > MANY * most;
     const long wide = once ? lesser(panels, NEAR / panel) * WIDE : N; /* columns of b that are copied by all together */
     /* The second halves of sums, or that copy. */
     const long more = halves ? M * N * (long)sizeof(REAL) : once ? wide / WIDE * panel : 0;
@@ -299,17 +299,17 @@ static int NAME(gemm)(long M, long N, long K, const REAL *a, long a_row, long a_
         REAL *const scratch = (REAL *)(block + LINE + me * each), *const rest = (REAL *)(block + LINE + most * each);
         if (halves)
             NAME(both_halves)(me, threads, M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, add, rest, scratch);
-        for (long j = 0; j < N && !halves; j += wide) {
-            const long n = lesser(wide, N - j);
-            const REAL *const part = b + j * b_col;
-            if (once) {
+        if (!halves && !once)
+            NAME(share)(me, threads, M, N, K, a, a_row, a_col, b, b_row, b_col, c, c_row, bias, add, scratch, NULL);
+        for (long k = 0; k < K && once; k += step)
+            for (long j = 0; j < N; j += wide) {
+                const long terms = lesser(step, K - k), n = lesser(wide, N - j);
 #pragma omp barrier /* nobody reads the last copy any more */
-                NAME(pack_part)(me, threads, n, K, part, b_row, b_col, rest);
+                NAME(pack_part)(me, threads, n, terms, b + k * b_row + j * b_col, b_row, b_col, rest);
 #pragma omp barrier
+                NAME(share)(me, threads, M, n, terms, a + k * a_col, a_row, a_col, NULL, 0, 0, c + j, c_row,
+                            bias && k + terms == K ? bias + j : NULL, add || k, scratch, rest);
             }
-            NAME(share)(me, threads, M, n, K, a, a_row, a_col, part, b_row, b_col, c + j, c_row, bias ? bias + j : NULL,
-                        add, scratch, once ? rest : NULL);
-        }
     }
     free(__atomic_exchange_n(&spare, block, __ATOMIC_ACQ_REL));
     return 0;
