@@ -23,6 +23,9 @@ FUNCTIONS = {
     "add_layer_norm": lambda x, y, w, b, *, eps, **_: F.add_layer_norm(x, y, w, b, eps)[1],
     "attention": _attention,
     "bias_gelu": lambda x, b, *, approximate, **_: F.bias_gelu(x, b, approximate=approximate),
+    "gelu_linear": lambda x, s, w, b, *, approximate, transposed, **_: F.gelu_linear(
+        x, s, w, b, approximate, transposed=transposed
+    ),
     "cross_entropy": lambda z, target, *, rng, **static: F.cross_entropy(z, target, **static),
     "dropout": lambda x, *, p, rng, **_: F.dropout(x, p, rng=rng),
     "embedding": lambda w, ids, *, padding_idx, **_: F.embedding(ids, w, padding_idx),

@@ -36,6 +36,9 @@ FUNCTIONS = {
     "add_layer_norm": lambda x, y, w, b, *, eps: F.layer_norm(x + y, x.shape[-1:], w, b, eps),
     "attention": _attention,
     "bias_gelu": lambda x, b, *, approximate: F.gelu(x + b, approximate=approximate),
+    "gelu_linear": lambda x, s, w, b, *, approximate, transposed: F.linear(
+        F.gelu(x + s, approximate=approximate), w if transposed else w.T, b
+    ),
     "cross_entropy": F.cross_entropy,
     "dropout": lambda x, *, p, seed: F.dropout(x, p),
     "embedding": lambda w, ids, *, padding_idx: F.embedding(ids, w, padding_idx),

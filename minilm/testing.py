@@ -207,6 +207,26 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "nanogpt": ({"x": (768, 512)}, {"approximate": "none"}),
         "gpt2": ({"x": (2048, 3072)}, {"approximate": "tanh"}),
     },
+    "gelu_linear": {
+        "one": ({"x": (1, 1), "s": (1,), "w": (1, 1), "b": (1,)}, {"approximate": "none", "transposed": True}),
+        "odd": ({"x": (3, 5, 7), "s": (7,), "w": (4, 7), "b": (4,)}, {"approximate": "none", "transposed": True}),
+        "conv1d": ({"x": (3, 5, 7), "s": (7,), "w": (7, 4), "b": (4,)}, {"approximate": "tanh", "transposed": False}),
+        "plain": ({"x": (9, 7), "s": (7,), "w": (4, 7), "b": None}, {"approximate": "tanh", "transposed": True}),
+        "vector": ({"x": (7,), "s": (7,), "w": (4, 7), "b": (4,)}, {"approximate": "tanh", "transposed": True}),
+        "empty": ({"x": (0, 7), "s": (7,), "w": (4, 7), "b": (4,)}, {"approximate": "tanh", "transposed": True}),
+        "rows": (
+            {"x": (97, 331), "s": (331,), "w": (65, 331), "b": (65,)},
+            {"approximate": "none", "transposed": True},
+        ),
+        "nanogpt": (
+            {"x": (768, 512), "s": (512,), "w": (128, 512), "b": None},
+            {"approximate": "none", "transposed": True},
+        ),
+        "gpt2": (
+            {"x": (2048, 3072), "s": (3072,), "w": (3072, 768), "b": (768,)},
+            {"approximate": "tanh", "transposed": False},
+        ),
+    },
     "layer_norm": {
         "one": ({"x": (1, 1), "w": (1,), "b": (1,)}, {"eps": 1e-5}),
         "odd": ({"x": (3, 5, 7), "w": (7,), "b": (7,)}, {"eps": 1e-5}),

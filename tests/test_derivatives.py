@@ -253,6 +253,11 @@ OPS = {
         lambda x: TF.gelu(x, approximate="tanh"),
         [(3, 5)],
     ),
+    "gelu_linear": (
+        F.gelu_linear,
+        lambda x, s, w, b: TF.linear(TF.gelu(x + s), w, b),
+        [(3, 5), (5,), (4, 5), (4,)],
+    ),
     "relu": (F.relu, TF.relu, [(3, 5)]),
     "sigmoid": (F.sigmoid, torch.sigmoid, [(3, 5)]),
     "silu": (F.silu, TF.silu, [(3, 5)]),

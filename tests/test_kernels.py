@@ -456,3 +456,26 @@ def test_compiled_gelu_keeps_its_digits_where_it_is_small(approximate):
 def test_a_bias_that_does_not_fit_is_refused(change, error, message):
     with pytest.raises(error, match=message):
         F.bias_gelu(**{"input": np.ones((2, 4)), "bias": np.ones(4), **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"shift": np.ones(3)}, ValueError, r"gelu_linear: shift must have the shape .* \(2, 4\); got shift \(3,\)"),
+        ({"shift": np.ones(4, np.float32)}, TypeError, "gelu_linear: all must have one dtype"),
+        ({"input": np.ones((2, 4), int)}, TypeError, "gelu_linear: the input must be floating-point"),
+        (
+            {"weight": np.ones((3, 5))},
+            ValueError,
+            r"gelu_linear: .* weight \(F, C\) must agree in C; .* weight \(3, 5\)",
+        ),
+        ({"transposed": False}, ValueError, r"gelu_linear: input \(..., C\) and weight \(C, F\) must agree in C"),
+        ({"weight": np.ones((3, 4), np.float32)}, TypeError, "gelu_linear: all must have one dtype"),
+        ({"bias": np.ones(4)}, ValueError, r"gelu_linear: bias must have shape \(3,\), one per output; got \(4,\)"),
+        ({"approximate": "erf"}, ValueError, "approximate must be 'none' or 'tanh'; got 'erf'"),
+    ],
+)
+def test_what_does_not_fit_gelu_linear_is_refused(change, error, message):
+    given = {"input": np.ones((2, 4)), "shift": np.ones(4), "weight": np.ones((3, 4)), "bias": np.ones(3)}
+    with pytest.raises(error, match=message):
+        F.gelu_linear(**given | change)

@@ -11,7 +11,7 @@ from minilm._kernels.linear.linear import product_of
 from tests.conftest import REQUIRED
 
 TYPES = {"float32": np.float32, "float64": np.float64}
-SIZES = [  # M, K, N: tiles have 12 or 6 rows and 8 to 32 columns; sums of more than 768 or 384 terms are cut, and rows at 768;
+SIZES = [  # M, K, N: tiles have 12 or 6 rows and 8 to 32 columns; sums are cut at 768 or 384 terms, rows at 768;
     # b is copied before from 385 rows a thread on; rows of a are copied where they lie a multiple of 4 KB apart
     (8, 8, 512), (12, 33, 32), (13, 64, 65), (23, 257, 31), (64, 384, 257), (97, 769, 16), (511, 40, 40),
     (1100, 47, 33), (8, 4096, 9), (31, 32, 1031), (25, 1153, 37), (1200, 800, 70), (400, 40, 1100),
@@ -89,7 +89,9 @@ def test_layouts(loops, of_a, of_b, dtype):
     judge(c, a, b)
 
 
-@pytest.mark.parametrize("size", [*SIZES, (999, 700, 1600), (900, 790, 1450), (768, 128, 128), (128, 768, 384), (128, 768, 128)], ids=str)
+@pytest.mark.parametrize(
+    "size", [*SIZES, (999, 700, 1600), (900, 790, 1450), (768, 128, 128), (128, 768, 384), (128, 768, 128)], ids=str
+)
 def test_the_bits_are_the_same_on_any_number_of_threads(loops, size):
     M, K, N = size
     rng = np.random.default_rng(1)

@@ -80,6 +80,10 @@ def torch_softmax(name):
     return oracle
 
 
+def torch_gelu_linear(x, s, w, b, *, approximate, transposed):
+    return F.linear(F.gelu(x + s, approximate=approximate), w if transposed else w.T, b)
+
+
 ORACLES = {
     "add_layer_norm": torch_add_layer_norm,
     "attention": torch_attention,
@@ -88,6 +92,7 @@ ORACLES = {
     "dropout": torch_dropout,
     "embedding": lambda w, ids, padding_idx: F.embedding(ids, w, padding_idx),
     "gelu": lambda x, approximate: F.gelu(x, approximate=approximate),
+    "gelu_linear": torch_gelu_linear,
     "layer_norm": lambda x, w, b, eps: F.layer_norm(x, x.shape[-1:], w, b, eps),
     "linear": lambda x, w, b, transposed: F.linear(x, w if transposed else w.T, b),
     "linear_cross_entropy": torch_linear_cross_entropy,

@@ -24,6 +24,7 @@ OPS = (
     "dropout",
     "embedding",
     "gelu",
+    "gelu_linear",
     "layer_norm",
     "linear",
     "linear_cross_entropy",

@@ -28,6 +28,7 @@ __all__ = [
     "dropout",
     "embedding",
     "gelu",
+    "gelu_linear",
     "layer_norm",
     "linear",
     "linear_cross_entropy",
@@ -50,16 +51,7 @@ def linear(input: Any, weight: Any, bias: Any = None, *, transposed: bool = True
     way GPT-2's checkpoints keep it.  ValueError where the shapes do not fit.  Mathematics: _kernels/linear/linear.py.
     """
     x, w, b = as_tensor(input), as_tensor(weight), checks.optional(bias)
-    shape = w._data.shape
-    if len(shape) != 2 or x._data.shape[-1:] != (shape[1 if transposed else 0],):
-        rows = "(F, C)" if transposed else "(C, F)"
-        raise ValueError(
-            f"linear: input (..., C) and weight {rows} must agree in C; got input {x.shape} and weight {w.shape}."
-        )
-    F = shape[0 if transposed else 1]
-    if b is not None and b._data.shape != (F,):
-        raise ValueError(f"linear: bias must have shape ({F},), one per output; got {b.shape}.")
-    checks.same_dtype("linear", input=x, weight=w, bias=b)
+    checks.fits_matrix("linear", x, w, b, transposed)
     return apply(kernel("linear"), x, w, b, transposed=transposed)
 
 
@@ -150,6 +142,25 @@ def bias_gelu(input: Any, bias: Any, approximate: str = "none") -> Tensor:
     x, b = as_tensor(input), as_tensor(bias)
     checks.last_axis("bias_gelu", x, b, names=("bias",))
     return apply(kernel("bias_gelu"), x, b, approximate=approximate)
+
+
+def gelu_linear(
+    input: Any, shift: Any, weight: Any, bias: Any = None, approximate: str = "none", *, transposed: bool = True
+) -> Tensor:
+    """Return linear(gelu(input + shift, approximate), weight, bias, transposed=transposed), the end of a feed-forward
+    block, keeping ``input`` alone for the backward: what gelu gives is made again there.
+
+    Shapes: input (..., C), shift (C,), weight (F, C), or (C, F) where not ``transposed``, bias (F,) -> (..., F).
+    ValueError where they do not fit.  Mathematics: _kernels/gelu_linear/gelu_linear.py.
+
+    >>> print(gelu_linear([[-1.0]], [3.0], [[1.0], [2.0]]).data.round(4))  # 2 times the probability of at most 2
+    [[1.9545 3.909 ]]
+    """
+    checks.choice("gelu_linear", "approximate", approximate, "none", "tanh")
+    x, s, w, b = as_tensor(input), as_tensor(shift), as_tensor(weight), checks.optional(bias)
+    checks.last_axis("gelu_linear", x, s, names=("shift",))
+    checks.fits_matrix("gelu_linear", x, w, b, transposed)
+    return apply(kernel("gelu_linear"), x, s, w, b, approximate=approximate, transposed=transposed)
 
 
 def relu(input: Any) -> Tensor:

@@ -111,6 +111,20 @@ def last_axis(op: str, x: Tensor, *vectors: Tensor | None, names: tuple[str, ...
     same_dtype(op, input=x, **named)
 
 
+def fits_matrix(op: str, x: Tensor, w: Tensor, b: Tensor | None, transposed: bool) -> None:
+    """Check that x (..., C) can be multiplied by w, (F, C) if ``transposed``, otherwise (C, F), and b (F,) be added."""
+    shape = w._data.shape
+    if len(shape) != 2 or x._data.shape[-1:] != (shape[1 if transposed else 0],):
+        rows = "(F, C)" if transposed else "(C, F)"
+        raise ValueError(
+            f"{op}: input (..., C) and weight {rows} must agree in C; got input {x.shape} and weight {w.shape}."
+        )
+    F = shape[0 if transposed else 1]
+    if b is not None and b._data.shape != (F,):
+        raise ValueError(f"{op}: bias must have shape ({F},), one per output; got {b.shape}.")
+    same_dtype(op, input=x, weight=w, bias=b)
+
+
 def same_dtype(op: str, **tensors: Tensor | None) -> None:
     first = None
     for t in tensors.values():

@@ -29,8 +29,8 @@ from ..nn import (
     alibi,
     alibi_slopes,
     attend,
+    feed_forward,
     gelu_tanh,
-    linear_act,
     split_fused_heads,
 )
 from ..tensor import Tensor, as_tensor
@@ -104,7 +104,7 @@ class BloomMLP(Module):
         self.dense_4h_to_h = Linear(4 * C, C, std=std, rng=rng, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dense_4h_to_h(linear_act(x, self.dense_h_to_4h, gelu_tanh))
+        return feed_forward(x, self.dense_h_to_4h, gelu_tanh, self.dense_4h_to_h)
 
 
 class BloomBlock(Module):

@@ -28,7 +28,7 @@ from ..nn import (
     Module,
     Sequences,
     attend,
-    linear_act,
+    feed_forward,
 )
 from ..tensor import Tensor, as_tensor
 from .config import Config
@@ -120,7 +120,7 @@ class GPT2MLP(Module):
         self.dropout = Dropout(config.resid_pdrop, rng=rng)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.c_proj(linear_act(x, self.c_fc, self.act)))
+        return self.dropout(feed_forward(x, self.c_fc, self.act, self.c_proj))
 
 
 class GPT2Block(Module):

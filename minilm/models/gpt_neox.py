@@ -29,7 +29,7 @@ from ..nn import (
     Module,
     Sequences,
     attend,
-    linear_act,
+    feed_forward,
     split_fused_heads,
 )
 from ..nn.rotary import Rotary, rope_parameters
@@ -127,7 +127,7 @@ class GPTNeoXMLP(Module):
         self.act = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dense_4h_to_h(linear_act(x, self.dense_h_to_4h, self.act))
+        return feed_forward(x, self.dense_h_to_4h, self.act, self.dense_4h_to_h)
 
 
 class GPTNeoXLayer(Module):

@@ -29,7 +29,7 @@ from ..nn import (
     Module,
     Sequences,
     attend,
-    linear_act,
+    feed_forward,
     split_heads,
 )
 from ..tensor import Tensor, as_tensor
@@ -129,7 +129,7 @@ class OPTDecoderLayer(Module):
         return self.final_layer_norm(x, self.mlp(x))[1]
 
     def mlp(self, x: Tensor) -> Tensor:
-        return self.dropout(self.fc2(linear_act(x, self.fc1, self.act)))
+        return self.dropout(feed_forward(x, self.fc1, self.act, self.fc2))
 
 
 class OPTDecoder(Module):

@@ -12,6 +12,7 @@ from .layers import (
     Linear,
     RMSNorm,
     Sequential,
+    feed_forward,
     gelu_tanh,
     linear_act,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "alibi_slopes",
     "attend",
     "attend_across",
+    "feed_forward",
     "functional_call",
     "gelu_tanh",
     "init",

@@ -184,8 +184,27 @@ def linear_act(x: Tensor, linear: Any, act: Callable[[Any], Any]) -> Tensor:
     Where ``act`` is GELU, the layer makes its product alone, and its bias is added in the activation's pass over it.
     A layer with hooks, or of another class, is called, so that it does what it should.
     """
-    plain = type(linear) in (Linear, Conv1D) and not vars(linear).get("_hooks")
-    if act not in GELUS or not plain or linear.bias is None:
+    if act not in GELUS or not _is_plain(linear) or linear.bias is None:
         return act(linear(x))
-    product = F.linear(x, linear.weight, transposed=type(linear) is Linear)
-    return F.bias_gelu(product, linear.bias, GELUS[act])
+    return F.bias_gelu(_product(x, linear), linear.bias, GELUS[act])
+
+
+def feed_forward(x: Tensor, up: Any, act: Callable[[Any], Any], down: Any) -> Tensor:
+    """Return down(act(up(x))), what a Transformer's block does to each of its rows.
+
+    Where ``act`` is GELU, what it gives is not kept for the backward but made again.  Layers with hooks, or of other
+    classes, are called.
+    """
+    if act not in GELUS or not (_is_plain(up) and _is_plain(down)) or up.bias is None:
+        return down(linear_act(x, up, act))
+    of = down.weight, down.bias, GELUS[act]
+    return F.gelu_linear(_product(x, up), up.bias, *of, transposed=type(down) is Linear)
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether the layer does nothing but multiply by its weight and add its bias."""
+    return type(layer) in (Linear, Conv1D) and not vars(layer).get("_hooks")
+
+
+def _product(x: Tensor, layer: Any) -> Tensor:
+    return F.linear(x, layer.weight, transposed=type(layer) is Linear)

@@ -240,6 +240,45 @@ def test_a_layer_with_hooks_is_called_before_its_activation():
     assert_close(fused.data, watched.data, 1e-6)
 
 
+@pytest.mark.parametrize("layer", [nn.Linear, nn.Conv1D])
+@pytest.mark.parametrize("biases", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("name", ["gelu", "gelu_new", "silu"])
+def test_feed_forward_agrees_with_pytorch(layer, biases, name, backend):
+    sizes, act = [(5, 6), (6, 3)] if layer is nn.Linear else [(6, 5), (3, 6)], nn.ACTIVATIONS[name]
+    up, down = (layer(*size, bias, rng=rng(), dtype=np.float64) for size, bias in zip(sizes, biases, strict=True))
+    for i, part in enumerate((up, down)):
+        if part.bias is not None:
+            part.bias.writable()[...] = rng(2 + i).standard_normal(part.bias.shape)
+    x = Tensor(rng(4).standard_normal((2, 3, 5)), requires_grad=True)
+    ours = [x, *up.parameters(), *down.parameters()]
+    its, *theirs = [torch.tensor(p.data, requires_grad=True) for p in ours]
+    h, rest = its, iter(theirs)
+    for part in (up, down):
+        w, b = next(rest), next(rest) if part.bias is not None else None
+        h = torch.nn.functional.linear(h, w if layer is nn.Linear else w.T, b)
+        if part is up:
+            exact = "tanh" if name == "gelu_new" else "none"
+            h = torch.nn.functional.silu(h) if name == "silu" else torch.nn.functional.gelu(h, approximate=exact)
+    out = nn.feed_forward(x, up, act, down)
+    dy = rng(5).standard_normal(out.shape)
+    out.backward(dy)
+    h.backward(torch.tensor(dy))
+    assert_close(out.data, h.detach().numpy(), AGAINST_PYTORCH[np.float64], "out")
+    for i, (mine, other) in enumerate(zip(ours, (its, *theirs), strict=True)):
+        assert_close(mine.grad, other.grad.numpy(), AGAINST_PYTORCH[np.float64], f"d{i}")
+
+
+@pytest.mark.parametrize("watched", [0, 1])
+def test_layers_with_hooks_are_called_in_a_feed_forward(watched):
+    layers, seen = (nn.Linear(3, 4, rng=rng()), nn.Linear(4, 2, rng=rng(2))), []
+    x, act = Tensor(rng(1).standard_normal((2, 3)).astype(np.float32)), nn.ACTIVATIONS["gelu"]
+    fused = nn.feed_forward(x, layers[0], act, layers[1])
+    layers[watched].register_forward_hook(lambda module, args, out: seen.append(out))
+    called = nn.feed_forward(x, layers[0], act, layers[1])
+    assert_close(seen[0].data, (layers[0](x) if watched == 0 else called).data, 1e-6)
+    assert_close(fused.data, called.data, 1e-6)
+
+
 @pytest.mark.parametrize("name", INITIALISERS)
 def test_first_values_have_the_published_mean_and_deviation(name):
     make, mean, std = INITIALISERS[name]

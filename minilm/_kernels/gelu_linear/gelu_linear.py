@@ -1,0 +1,51 @@
+"""Add a bias, apply gelu, multiply by a matrix: what is left of a feed-forward block after its first product.
+
+With x of N rows and C columns (all leading axes are rows), s of C numbers, W (C, F) as in linear.py, and Φ and φ as in
+gelu.py:
+
+    h = x + s        a = h Φ(h)        y = a W + b
+
+Backward:
+
+    da = dy Wᵀ        dW = aᵀ dy        db = Σ_rows dy        dx = da (Φ(h) + h φ(h))        ds = Σ_rows dx
+
+Saves x, s and W.  As two ops, bias_gelu and linear would keep x and a, a quarter of all that a Transformer's block
+keeps; a is made again instead, when dW is asked for.
+Derivation: gelu_linear.md.
+"""
+
+from ..bias_gelu.bias_gelu import bias_gelu_backward, bias_gelu_compiled, bias_gelu_forward
+from ..linear.linear import linear_backward, linear_compiled, linear_forward
+
+LOOPS = "gelu", "linear"  # the ops whose loops these are
+
+
+def _one_after_the_other(gelu, linear):
+    """Return the forward and the backward of the op, of those of bias_gelu and of linear."""
+    (gelu_forward, gelu_backward), (product, product_backward) = gelu, linear
+
+    def forward(x, s, w, b, *, approximate, transposed):  # (..., C), (C,), (F, C) or (C, F), (F,) -> (..., F)
+        a, _ = gelu_forward(x, s, approximate=approximate)
+        y, _ = product(a, w, b, transposed=transposed)
+        return y, (x, s, w, approximate, transposed)
+
+    def backward(dy, saved, needs):
+        x, s, w, approximate, transposed = saved
+        of_x = needs[0] or needs[1]
+        a = gelu_forward(x, s, approximate=approximate)[0] if needs[2] else x  # of which da needs the shape
+        da, dw, db = product_backward(dy, (a, w, transposed), (of_x, *needs[2:]))
+        del a
+        dx, ds = gelu_backward(da, (x, s, approximate), needs[:2]) if of_x else (None, None)
+        return dx, ds, dw, db
+
+    return forward, backward
+
+
+gelu_linear_forward, gelu_linear_backward = _one_after_the_other(
+    (bias_gelu_forward, bias_gelu_backward), (linear_forward, linear_backward)
+)
+
+
+def gelu_linear_compiled(loops, loops_of_linear):
+    """Wrap the ``loops`` of gelu and of linear."""
+    return _one_after_the_other(bias_gelu_compiled(loops), linear_compiled(loops_of_linear))
