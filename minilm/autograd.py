@@ -44,7 +44,9 @@ class Part(Node):
     __slots__ = ("count", "place")
 
     def __init__(self, whole: Node, place: int, count: int):
-        Node.__init__(self, whole.kernel, (whole,))
+        self.kernel, self.parents, self.saved = whole.kernel, (whole,), ()  # as in Node, which would seal what is saved
+        self.number, self.seal = next(_numbers), whole.seal
+        self.grad = self.hooks = self.places = None
         self.place, self.count = place, count
 
 

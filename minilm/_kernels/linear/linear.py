@@ -25,7 +25,7 @@ from ..layout import CHUNKS, as_rows, flat, sum_of_parts
 
 CHUNK = 1 << 18  # numbers that one thread sums, or more where that would make too many chunks
 FEW = 8  # rows below which a product is a few passes over a matrix, which BLAS makes without a copy
-LITTLE = 1 << 15  # multiplications that take less time than laying out arguments
+LITTLE = 1 << 15  # multiplications that take less time than laying out arguments, where no bias is to be added
 BLOCK = 1 << 22  # bytes of a sum that are added at a time: they stay in the cache between BLAS's product and the sum
 
 
@@ -91,7 +91,8 @@ def product_of(loops):
 
     def product(a, b, c, bias=None, add=False):
         (M, K), N = a.shape, b.shape[1]
-        if loops.GEMM and M >= FEW and M * N * K >= LITTLE and a.flags.aligned and b.flags.aligned:
+        worth_it = M >= FEW and (bias is not None or M * N * K >= LITTLE) and min(N, K) > 0
+        if loops.GEMM and worth_it and a.flags.aligned and b.flags.aligned:
             loops.product(a, b, c, None if bias is None else np.ascontiguousarray(bias), add)
             return
         if add:
