@@ -37,7 +37,7 @@ FUNCTIONS = {
     "attention": _attention,
     "bias_gelu": lambda x, b, *, approximate: F.gelu(x + b, approximate=approximate),
     "gelu_linear": lambda x, s, w, b, *, approximate, transposed: F.linear(
-        F.gelu(x + s, approximate=approximate), w if transposed else w.T, b
+        F.gelu(x if s is None else x + s, approximate=approximate), w if transposed else w.T, b
     ),
     "cross_entropy": F.cross_entropy,
     "dropout": lambda x, *, p, seed: F.dropout(x, p),

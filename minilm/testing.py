@@ -214,12 +214,13 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "plain": ({"x": (9, 7), "s": (7,), "w": (4, 7), "b": None}, {"approximate": "tanh", "transposed": True}),
         "vector": ({"x": (7,), "s": (7,), "w": (4, 7), "b": (4,)}, {"approximate": "tanh", "transposed": True}),
         "empty": ({"x": (0, 7), "s": (7,), "w": (4, 7), "b": (4,)}, {"approximate": "tanh", "transposed": True}),
+        "no shift": ({"x": (9, 7), "s": None, "w": (4, 7), "b": (4,)}, {"approximate": "none", "transposed": True}),
         "rows": (
             {"x": (97, 331), "s": (331,), "w": (65, 331), "b": (65,)},
             {"approximate": "none", "transposed": True},
         ),
         "nanogpt": (
-            {"x": (768, 512), "s": (512,), "w": (128, 512), "b": None},
+            {"x": (768, 512), "s": None, "w": (128, 512), "b": None},
             {"approximate": "none", "transposed": True},
         ),
         "gpt2": (

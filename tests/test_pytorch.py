@@ -81,7 +81,7 @@ def torch_softmax(name):
 
 
 def torch_gelu_linear(x, s, w, b, *, approximate, transposed):
-    return F.linear(F.gelu(x + s, approximate=approximate), w if transposed else w.T, b)
+    return F.linear(F.gelu(x if s is None else x + s, approximate=approximate), w if transposed else w.T, b)
 
 
 ORACLES = {

@@ -145,19 +145,20 @@ def bias_gelu(input: Any, bias: Any, approximate: str = "none") -> Tensor:
 
 
 def gelu_linear(
-    input: Any, shift: Any, weight: Any, bias: Any = None, approximate: str = "none", *, transposed: bool = True
+    input: Any, shift: Any | None, weight: Any, bias: Any = None, approximate: str = "none", *, transposed: bool = True
 ) -> Tensor:
     """Return linear(gelu(input + shift, approximate), weight, bias, transposed=transposed), the end of a feed-forward
     block, keeping ``input`` alone for the backward: what gelu gives is made again there.
 
-    Shapes: input (..., C), shift (C,), weight (F, C), or (C, F) where not ``transposed``, bias (F,) -> (..., F).
+    Shapes: input (..., C), shift (C,) or None, weight (F, C), or (C, F) where not ``transposed``, bias (F,) or None
+    -> (..., F).
     ValueError where they do not fit.  Mathematics: _kernels/gelu_linear/gelu_linear.py.
 
     >>> print(gelu_linear([[-1.0]], [3.0], [[1.0], [2.0]]).data.round(4))  # 2 times the probability of at most 2
     [[1.9545 3.909 ]]
     """
     checks.choice("gelu_linear", "approximate", approximate, "none", "tanh")
-    x, s, w, b = as_tensor(input), as_tensor(shift), as_tensor(weight), checks.optional(bias)
+    x, s, w, b = as_tensor(input), checks.optional(shift), as_tensor(weight), checks.optional(bias)
     checks.last_axis("gelu_linear", x, s, names=("shift",))
     checks.fits_matrix("gelu_linear", x, w, b, transposed)
     return apply(kernel("gelu_linear"), x, s, w, b, approximate=approximate, transposed=transposed)

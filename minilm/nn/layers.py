@@ -195,7 +195,7 @@ def feed_forward(x: Tensor, up: Any, act: Callable[[Any], Any], down: Any) -> Te
     Where ``act`` is GELU, what it gives is not kept for the backward but made again.  Layers with hooks, or of other
     classes, are called.
     """
-    if act not in GELUS or not (_is_plain(up) and _is_plain(down)) or up.bias is None:
+    if act not in GELUS or not (_is_plain(up) and _is_plain(down)):
         return down(linear_act(x, up, act))
     of = down.weight, down.bias, GELUS[act]
     return F.gelu_linear(_product(x, up), up.bias, *of, transposed=type(down) is Linear)
