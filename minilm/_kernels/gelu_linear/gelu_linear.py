@@ -14,22 +14,44 @@ all that a Transformer's block keeps; a is made again instead, when dW is asked 
 Derivation: gelu_linear.md.
 """
 
-from ..bias_gelu.bias_gelu import bias_gelu_backward, bias_gelu_compiled, bias_gelu_forward
+from ..bias_gelu.bias_gelu import bias_gelu_compiled
 from ..gelu.gelu import gelu_backward, gelu_compiled, gelu_forward
 from ..linear.linear import linear_backward, linear_compiled, linear_forward
 
 LOOPS = "gelu", "linear"  # the ops whose loops these are
 
 
-def _one_after_the_other(gelu, bias_gelu, linear):
-    """Return the forward and the backward of the op, of those of gelu, where s is None, bias_gelu and linear."""
-    (bend, bend_back), (shift_and_bend, shift_and_bend_back), (product, product_back) = gelu, bias_gelu, linear
+def gelu_linear_forward(  # (..., C), (C,), (F, C) or (C, F), (F,) -> (..., F)
+    x, s, w, b, *, approximate, transposed
+):
+    a, _ = gelu_forward(x if s is None else x + s, approximate=approximate)
+    y, _ = linear_forward(a, w, b, transposed=transposed)
+    return y, (x, s, w, approximate, transposed)
+
+
+def gelu_linear_backward(dy, saved, needs):
+    x, s, w, approximate, transposed = saved
+    a, of_gelu = gelu_forward(x if s is None else x + s, approximate=approximate)
+    da, dw, db = linear_backward(dy, (a, w, transposed), (needs[0] or needs[1], *needs[2:]))
+    dx = ds = None
+    if da is not None:
+        (dx,) = gelu_backward(da, of_gelu, (True,))
+        if needs[1] and s is not None:
+            ds = dx.sum(axis=tuple(range(x.ndim - 1)))
+    return dx if needs[0] else None, ds, dw, db
+
+
+def gelu_linear_compiled(loops, loops_of_linear):
+    """Wrap the ``loops`` of gelu and of linear, by way of the wrappers of gelu, bias_gelu and linear."""
+    bend, bend_back = gelu_compiled(loops)
+    shift_and_bend, shift_and_bend_back = bias_gelu_compiled(loops)
+    product, product_back = linear_compiled(loops_of_linear)
 
     def bent(x, s, approximate):
-        given = (x,) if s is None else (x, s)
-        return (bend if s is None else shift_and_bend)(*given, approximate=approximate)[0]
+        y, _ = bend(x, approximate=approximate) if s is None else shift_and_bend(x, s, approximate=approximate)
+        return y
 
-    def forward(x, s, w, b, *, approximate, transposed):  # (..., C), (C,), (F, C) or (C, F), (F,) -> (..., F)
+    def forward(x, s, w, b, *, approximate, transposed):
         y, _ = product(bent(x, s, approximate), w, b, transposed=transposed)
         return y, (x, s, w, approximate, transposed)
 
@@ -46,13 +68,3 @@ def _one_after_the_other(gelu, bias_gelu, linear):
         return dx, ds, dw, db
 
     return forward, backward
-
-
-gelu_linear_forward, gelu_linear_backward = _one_after_the_other(
-    (gelu_forward, gelu_backward), (bias_gelu_forward, bias_gelu_backward), (linear_forward, linear_backward)
-)
-
-
-def gelu_linear_compiled(loops, loops_of_linear):
-    """Wrap the ``loops`` of gelu and of linear."""
-    return _one_after_the_other(gelu_compiled(loops), bias_gelu_compiled(loops), linear_compiled(loops_of_linear))
