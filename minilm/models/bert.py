@@ -19,7 +19,19 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
-from ..nn import ACTIVATIONS, Dropout, Embedding, LayerNorm, Linear, Module, Sequences, attend, linear_act, split_heads
+from ..nn import (
+    ACTIVATIONS,
+    Dropout,
+    Embedding,
+    LayerNorm,
+    Linear,
+    Module,
+    Sequences,
+    attend,
+    feed_forward,
+    linear_act,
+    split_heads,
+)
 from ..tensor import Tensor, as_tensor
 from .config import Config
 from .encoders import MaskedLM, Parts, SequenceClassifier, checked_ids, decoder, first_tokens
@@ -100,15 +112,16 @@ class BertSelfAttention(Module):
 
 
 class BertAddNorm(Module):
-    """LayerNorm(x + W y), what ends both parts of a block."""
+    """LayerNorm(x + W y), what ends both parts of a block; or LayerNorm(x + W act(up(y))), the second part whole."""
 
     def __init__(self, config: BertConfig, inner: int, rng: np.random.Generator, dtype: Any):
         self.dense = Linear(inner, config.hidden_size, std=config.initializer_range, rng=rng, dtype=dtype)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps, dtype=dtype)
         self.dropout = Dropout(config.hidden_dropout_prob, rng=rng)
 
-    def forward(self, y: Tensor, x: Tensor) -> Tensor:
-        return self.LayerNorm(x, self.dropout(self.dense(y)))[1]  # the norm of the sum
+    def forward(self, y: Tensor, x: Tensor, up: Linear | None = None, act: Any = None) -> Tensor:
+        y = self.dense(y) if up is None else feed_forward(y, up, act, self.dense)
+        return self.LayerNorm(x, self.dropout(y))[1]  # the norm of the sum
 
 
 class BertLayer(Module):
@@ -121,7 +134,7 @@ class BertLayer(Module):
 
     def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
         x = self.attention.output(self.attention.self(x, sequences), x)
-        return self.output(linear_act(x, self.intermediate.dense, self.act), x)
+        return self.output(x, x, self.intermediate.dense, self.act)
 
 
 class BertPreTrainedModel(Model):
