@@ -19,19 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import functional as F
-from ..nn import (
-    ACTIVATIONS,
-    Dropout,
-    Embedding,
-    LayerNorm,
-    Linear,
-    Module,
-    Sequences,
-    attend,
-    feed_forward,
-    linear_act,
-    split_heads,
-)
+from ..nn import ACTIVATIONS, Dropout, Embedding, LayerNorm, Linear, Module, Sequences, attend, split_heads
+from ..nn.layers import feed_forward, linear_act
 from ..tensor import Tensor, as_tensor
 from .config import Config
 from .encoders import MaskedLM, Parts, SequenceClassifier, checked_ids, decoder, first_tokens
