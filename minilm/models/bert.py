@@ -101,16 +101,15 @@ class BertSelfAttention(Module):
 
 
 class BertAddNorm(Module):
-    """LayerNorm(x + W y), what ends both parts of a block; or LayerNorm(x + W act(up(y))), the second part whole."""
+    """LayerNorm(x + W y), what ends both parts of a block; or LayerNorm(x + W f(up(y))), the second part whole."""
 
     def __init__(self, config: BertConfig, inner: int, rng: np.random.Generator, dtype: Any):
         self.dense = Linear(inner, config.hidden_size, std=config.initializer_range, rng=rng, dtype=dtype)
         self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps, dtype=dtype)
         self.dropout = Dropout(config.hidden_dropout_prob, rng=rng)
 
-    def forward(self, y: Tensor, x: Tensor, up: Linear | None = None, act: Any = None) -> Tensor:
-        y = self.dense(y) if up is None else feed_forward(y, up, act, self.dense)
-        return self.LayerNorm(x, self.dropout(y))[1]  # the norm of the sum
+    def forward(self, y: Tensor, x: Tensor, up: Linear | None = None, f: Any = None) -> Tensor:
+        return self.LayerNorm(x, self.dropout(self.dense(y) if up is None else feed_forward(y, up, f, self.dense)))[1]
 
 
 class BertLayer(Module):
@@ -242,8 +241,7 @@ class BertForPreTraining(BertForMaskedLM):
     ) -> PreTrainingOutput:
         """Return the logits of both heads and the sum of the losses that labels are given for.
 
-        Shapes: labels (B, T), as of BertForMaskedLM; next_sentence_label (B,), 0 where the second sentence follows the
-        first, 1 where it does not.
+        Shapes: labels (B, T), as of BertForMaskedLM; next_sentence_label (B,), 0 if the second sentence follows, or 1.
         """
         base = self.bert(input_ids, **kwargs)
         predictions = self.logits(kept(base.last_hidden_state, logits_to_keep))
