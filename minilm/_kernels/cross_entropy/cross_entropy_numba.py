@@ -77,7 +77,8 @@ def backward_rows(z, target, L, w, ignore_index, label_smoothing, dz):
 @njit([_both(float32), _both(float64)], parallel=True, cache=True, error_model="numpy")
 def loss_and_gradient(z, target, label_smoothing, w, loss, gradient):
     """Write the loss of every row, all of which count, and with ``gradient`` w times its gradient over the row."""
+    share = z.dtype.type(w)  # in the array's type, or the whole gradient would be computed in float64
     for i in prange(len(z)):
         loss[i], L = _forward_row(z[i], target[i], label_smoothing)
         if gradient:
-            _backward_row(z[i], target[i], L, w, label_smoothing, z[i])
+            _backward_row(z[i], target[i], L, share, label_smoothing, z[i])
