@@ -97,9 +97,10 @@ static inline REAL NAME(largest)(long n, const REAL *x, REAL least) {
     return lanes[0];
 }
 
-/* For each of at most ROWS rows of n numbers, ``apart`` numbers from one to the next: top, the largest entry, or 0 where that is -inf, and log_total, the log of
- * the sum of exp(x - top), or 0 where that is 0.  A row is read once, in parts: what was summed before shrinks when the
- * top rises.  A short row is mostly waiting for one number; rows side by side wait together. */
+/* For each of at most ROWS rows of n numbers, ``apart`` numbers from one to the next: top, the largest entry, or 0 where
+ * that is -inf, and log_total, the log of the sum of exp(x - top), or 0 where that is 0.  A row is read once, in parts:
+ * what was summed before shrinks when the top rises.  A short row is mostly waiting for one number; rows side by side
+ * wait together. */
 static void NAME(log_sum_exp)(long rows, long n, const REAL *x, long apart, REAL *top, REAL *log_total) {
     REAL before[ROWS], highest[ROWS];
     double total[ROWS] = {0};

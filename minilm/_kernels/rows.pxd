@@ -59,7 +59,10 @@ cdef inline double dot(Py_ssize_t n, const floating *x, const floating *y) noexc
 
 cdef inline void log_sum_exp(Py_ssize_t rows, Py_ssize_t n, const floating *x, Py_ssize_t apart, floating *top,
                              floating *log_total) noexcept nogil:
-    """Of each row, ``apart`` numbers from one to the next: top, the largest entry, or 0 if that is -inf; log_total = log Σ exp(x - top), or 0 if Σ is 0."""
+    """Of each row: top, the largest entry, or 0 if that is -inf; log_total = log Σ exp(x - top), or 0 if Σ is 0.
+
+    Rows are ``apart`` numbers from one to the next.
+    """
     if floating is float:
         log_sum_exp_f(rows, n, x, apart, top, log_total)
     else:
