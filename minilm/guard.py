@@ -40,16 +40,21 @@ def wrote(array: np.ndarray) -> None:
     _written[key] = (weakref.ref(owner, _dropping(_written, key)), _tick())
 
 
-def expose(array: np.ndarray) -> np.ndarray:
-    """Announce that the user holds ``array``, or a view of it, and return it."""
+def expose(array: np.ndarray, *, given: bool = False) -> np.ndarray:
+    """Announce that the user holds ``array``, or a view of it, and return it.
+
+    ``given``: by the user.  Integers of an owner that nobody knew are in no op that is on the tape: its inputs were
+    given before, or made here.  So its nodes need not look for them, as they would for the labels of every batch.
+    """
     owner = _owner(array)
     key = id(owner)
     if key not in _exposed:
         _exposed[key] = _Exposed(weakref.ref(owner, _dropping(_exposed, key)), {})
+        if not (given and array.dtype.kind in "iu"):
+            _tick()  # what was saved before without a checksum may be this
     seen = _exposed[key].seen
     whole = owner if 2 * array.nbytes >= owner.nbytes else array  # the owner outlives a view of it
     if (old := seen.get(id(whole))) is None or old.array() is not whole:
-        _tick()
         seen[id(whole)] = _Seen(weakref.ref(whole), _checksum(whole))
     return array
 

@@ -56,21 +56,12 @@ def sum_of_parts(parts):  # -> (C,)
     return parts if parts.ndim == 1 else parts.sum(axis=0)
 
 
-def side_by_side(parts):  # n of (...) -> (n, ...), or None
+def side_by_side(parts):  # n of (...) -> n and (...), or None
     """Return ``parts`` as one array, without a copy, where they lie in one at equal distances."""
-    first = parts[0]
-    owner = getattr(first, "base", None)
-    if not (isinstance(owner, np.ndarray) and owner.flags.c_contiguous):
+    if (found := _LIES(parts)) is None:
         return None
-    like = first.shape, first.strides, first.dtype, owner.dtype
-    if any(p is None or p.base is not owner or (p.shape, p.strides, p.dtype, p.dtype) != like for p in parts):
-        return None
-    places = [_address(p) for p in parts]
-    step = places[1] - places[0] if len(parts) > 1 else 0
-    if any(q - p != step for p, q in pairwise(places)):
-        return None
-    start = places[0] - _address(owner)
-    return np.ndarray((len(parts), *first.shape), first.dtype, owner, start, (step, *first.strides))
+    first, (start, step) = parts[0], found
+    return np.ndarray((len(parts), *first.shape), first.dtype, first.base, start, (step, *first.strides))
 
 
 def laid_out_as(parts):  # n of (..., D) -> n of (..., D), or None
@@ -78,17 +69,39 @@ def laid_out_as(parts):  # n of (..., D) -> n of (..., D), or None
 
     The gradients of queries, keys and values that came out of one product are then in place for its backward.
     """
-    if (whole := side_by_side(parts)) is None:
+    if (found := _LIES(parts)) is None:
         return None
-    order = sorted(range(whole.ndim), key=lambda axis: -whole.strides[axis])
-    if order[-1] != whole.ndim - 1:
-        return None
-    dense = np.empty([whole.shape[axis] for axis in order], whole.dtype)
-    return tuple(dense.transpose(np.argsort(order)))
+    first = parts[0]
+    shape, axes = _dense((len(parts), *first.shape), (found[1], *first.strides))
+    return None if shape is None else tuple(np.empty(shape, first.dtype).transpose(axes))
 
 
-def _address(x):
-    return x.__array_interface__["data"][0]
+@lru_cache(maxsize=32)
+def _dense(shape, strides):
+    """The shape, in C order, of an array whose axes lie as these strides say, and its axes in their order here."""
+    order = sorted(range(len(shape)), key=lambda axis: -strides[axis])
+    if order[-1] != len(shape) - 1:
+        return None, None
+    return tuple(shape[axis] for axis in order), tuple(order.index(axis) for axis in range(len(shape)))
+
+
+def _lies(parts):
+    """Where ``parts``, arrays of one layout, begin in the array that they are views of, and how far apart, in bytes.
+
+    None where one of them is no such view, or they lie at unequal distances.
+    """
+    first = parts[0] if parts else None
+    owner = getattr(first, "base", None)
+    if not (isinstance(owner, np.ndarray) and owner.flags.c_contiguous):
+        return None
+    like = first.shape, first.strides, owner.dtype
+    if any(p is None or p.base is not owner or (p.shape, p.strides, p.dtype) != like for p in parts):
+        return None
+    places = [p.ctypes.data for p in parts]
+    step = places[1] - places[0] if len(parts) > 1 else 0
+    if any(q - p != step for p, q in pairwise(places)):
+        return None
+    return places[0] - owner.ctypes.data, step
 
 
 @lru_cache(maxsize=32)
@@ -107,3 +120,9 @@ def pieces(queries, keys, offset, most):
     made = np.array(rows, np.int64).reshape(-1, 5)
     made.flags.writeable = False
     return made
+
+
+try:
+    from .machine_cython import lies as _LIES
+except ImportError:  # Numba runs without it
+    _LIES = _lies

@@ -8,9 +8,13 @@ Built once, without any -m flag, so that it may be imported on every processor.
 from cpython.buffer cimport (
     PyBUF_FORMAT, PyBUF_SIMPLE, PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 )
+from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int64_t, uintptr_t
-from numpy cimport PyDataMem_GetHandler, PyDataMem_Handler, PyDataMem_SetHandler, import_array
+from numpy cimport (
+    NPY_ARRAY_C_CONTIGUOUS, PyArray_CHKFLAGS, PyDataMem_GetHandler, PyDataMem_Handler, PyDataMem_SetHandler, import_array,
+    ndarray
+)
 
 cdef extern from *:
     """
@@ -218,3 +222,29 @@ def lie_below(ids, int64_t V, ignored):
         fits = fits and (0 <= id[i] < V or (some and id[i] == other))
     PyBuffer_Release(&view)
     return fits
+
+
+def lies(parts):
+    """As ``_lies`` of layout.py, ten times as fast."""
+    cdef ndarray first, part, owner
+    cdef Py_ssize_t step = 0, i, axis
+    if not (parts and isinstance(parts[0], ndarray) and isinstance(parts[0].base, ndarray)):
+        return None
+    first = parts[0]
+    owner = parts[0].base
+    if owner.descr is not first.descr or not PyArray_CHKFLAGS(owner, NPY_ARRAY_C_CONTIGUOUS):
+        return None
+    for i in range(len(parts)):
+        if not isinstance(parts[i], ndarray):
+            return None
+        part = parts[i]
+        if part.base != <PyObject *>owner or part.descr is not first.descr or part.ndim != first.ndim:
+            return None
+        for axis in range(first.ndim):
+            if part.shape[axis] != first.shape[axis] or part.strides[axis] != first.strides[axis]:
+                return None
+        if i == 1:
+            step = part.data - first.data
+        if part.data - first.data != i * step:
+            return None
+    return first.data - owner.data, step

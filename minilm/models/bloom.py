@@ -86,7 +86,7 @@ class BloomAttention(Module):
         self.dropout_p, self.rng = config.attention_dropout, rng
 
     def forward(self, x: Tensor, sequences: Sequences, bias: Tensor) -> Tensor:
-        q, k, v = split_fused_heads(self.query_key_value(x), self.heads)  # (B, H, T, D)
+        q, k, v = split_fused_heads(self.query_key_value(x), self.heads, by_head=True)  # (B, H, T, D)
         o = attend(
             *(q, k, v, sequences),
             layer=self.layer,

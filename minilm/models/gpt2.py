@@ -29,6 +29,7 @@ from ..nn import (
     Sequences,
     attend,
     feed_forward,
+    split_fused_heads,
 )
 from ..tensor import Tensor, as_tensor
 from .config import Config
@@ -97,9 +98,7 @@ class GPT2Attention(Module):
             self.scale /= layer + 1
 
     def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
-        B, T, C = x.shape
-        qkv = self.c_attn(x).reshape(B, T, 3, self.n_head, C // self.n_head).transpose(2, 0, 3, 1, 4)  # (3, B, H, T, D)
-        q, k, v = qkv
+        q, k, v = split_fused_heads(self.c_attn(x), self.n_head)  # (B, H, T, D)
         o = attend(
             *(q, k, v, sequences),
             layer=self.layer,

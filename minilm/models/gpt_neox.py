@@ -109,7 +109,7 @@ class GPTNeoXAttention(Module):
         self.dropout_p, self.rng = config.attention_dropout, rng
 
     def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], sequences: Sequences) -> Tensor:
-        q, k, v = split_fused_heads(self.query_key_value(x), self.heads)  # (B, H, T, D)
+        q, k, v = split_fused_heads(self.query_key_value(x), self.heads, by_head=True)  # (B, H, T, D)
         o = attend(
             *(F.rotary(q, *turns), F.rotary(k, *turns), v, sequences),
             layer=self.layer,

@@ -12,7 +12,8 @@ import numpy as np
 
 from .. import autograd
 from .. import functional as F
-from ..tensor import Tensor, as_tensor
+from .._kernels.primitives import PRIMITIVES
+from ..tensor import Tensor, apply, as_tensor
 from .cache import KVCache
 
 
@@ -91,21 +92,41 @@ class Sequences:
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, T, H D) -> (B, H, T, D), a view."""
-    B, T, C = x.shape
-    return x.reshape(B, T, heads, C // heads).swapaxes(1, 2)
+    """(B, T, H D) -> (B, H, T, D), a view.  ValueError where the heads do not divide the last axis."""
+    B, T, C = x._data.shape
+    return rearrange(x, (B, T, heads, _width("split_heads", C, heads)), (0, 2, 1, 3))
 
 
-def split_fused_heads(x: Tensor, heads: int) -> Tensor:
-    """Queries, keys and values that lie head by head, (B, T, H 3 D) -> (3, B, H, T, D), a view."""
-    B, T, C = x.shape
-    return x.reshape(B, T, heads, 3, C // heads // 3).transpose(3, 0, 2, 1, 4)
+def split_fused_heads(x: Tensor, heads: int, *, by_head: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of one product, (B, T, 3 H D) -> three of (B, H, T, D), views.
+
+    All queries come first, then all keys; or, ``by_head``, those of the first head, (B, T, H 3 D).
+    ValueError where three times the heads do not divide the last axis.
+    """
+    B, T, C = x._data.shape
+    D = _width("split_fused_heads", C, 3 * heads)
+    if by_head:
+        return rearrange(x, (B, T, heads, 3, D), (3, 0, 2, 1, 4), apart=True)
+    return rearrange(x, (B, T, 3, heads, D), (2, 0, 3, 1, 4), apart=True)
 
 
 def merge_heads(x: Tensor) -> Tensor:
     """(B, H, T, D) -> (B, T, H D)."""
-    B, H, T, D = x.shape
-    return x.swapaxes(1, 2).reshape(B, T, H * D)
+    B, H, T, D = x._data.shape
+    return rearrange(x, (B, H, T, D), (0, 2, 1, 3), (B, T, H * D))
+
+
+def rearrange(
+    x: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], to: tuple[int, ...] | None = None, apart: bool = False
+) -> Any:
+    """x.reshape(shape).transpose(axes).reshape(to), on the tape once; or, ``apart``, each index of its first axis."""
+    return apply(PRIMITIVES["rearrange"], x, shape=shape, axes=axes, to=to, apart=apart)
+
+
+def _width(name: str, C: int, heads: int) -> int:
+    if heads < 1 or C % heads:
+        raise ValueError(f"{name}: {heads} heads must divide the last axis; got {C}. Is this another model's size?")
+    return C // heads
 
 
 def attend(

@@ -36,7 +36,7 @@ class Tensor(Operators):
         if self._data.dtype.hasobject:
             raise TypeError(f"Tensor: data must be numbers, got {data!r}. Nested lists must have equal lengths.")
         if self._data is data or self._data.base is not None:  # the caller holds this memory too
-            guard.expose(self._data)
+            guard.expose(self._data, given=True)
         self.node = None
         if requires_grad:
             self.requires_grad = True

@@ -20,12 +20,33 @@ def transpose_forward(x, *, axes):
 
 def transpose_backward(dy, saved, needs):
     (axes,) = saved
-    if axes is None:
-        return (dy.transpose(),)
-    inverse = [0] * dy.ndim
+    return (dy.transpose() if axes is None else dy.transpose(_inverse(axes)),)
+
+
+def _inverse(axes):
+    inverse = [0] * len(axes)
     for i, axis in enumerate(axes):  # a negative axis counts from the end, as an index of the list does
         inverse[axis] = i
-    return (dy.transpose(inverse),)
+    return inverse
+
+
+def rearrange_forward(x, *, shape, axes, to, apart):
+    """The heads of attention, split and merged: x.reshape(shape).transpose(axes).reshape(to) as one op of one step.
+
+    ``to`` may be None, for the shape that it has then.  ``apart``: one output for each index of the first axis.
+    """
+    y = x.reshape(shape).transpose(axes)
+    turned = y.shape
+    if to is not None:
+        y = y.reshape(to)
+    return tuple(y) if apart else y, (x.shape, x.dtype, turned, axes, y.shape)
+
+
+def rearrange_backward(dy, saved, needs):
+    shape, dtype, turned, axes, to = saved
+    if type(dy) is list:
+        dy = _together(dy, to, dtype)
+    return (dy.reshape(turned).transpose(_inverse(axes)).reshape(shape),)
 
 
 def broadcast_to_forward(x, *, shape):
@@ -68,7 +89,11 @@ def unstack_forward(x):  # (n, ...) -> n of (...)
 
 
 def unstack_backward(dys, saved, needs):
-    shape, dtype = saved
+    return (_together(dys, *saved),)
+
+
+def _together(dys, shape, dtype):
+    """The gradients of all outputs, where None stands for zeros, as one array of ``shape``; where they lie, if so."""
     if (dx := side_by_side(dys)) is None:
         dx = np.stack([np.zeros(shape[1:], dtype) if dy is None else dy for dy in dys])
-    return (dx,)
+    return dx
