@@ -35,9 +35,8 @@ KERNEL_CALLS = {
     "attention": L,
     "linear_cross_entropy": 1,
     "add": 1,  # of the two embeddings
-    "reshape": 2 * L + 1,
-    "transpose": 2 * L,
-    "unstack": L,
+    "reshape": 1,  # of the last norm's rows
+    "rearrange": 2 * L,  # the heads of q, k and v; and of what attention gives
 }
 
 # float32 numbers that are kept for the backward, beside parameters.

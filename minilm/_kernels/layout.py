@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
-CHUNKS = 16  # sums over rows are made in this many parts on any number of threads, so the bits never change
-FEW = 8192  # numbers that are summed in one part
+CHUNKS = 16  # in which sums over rows are made, on any number of threads: so the bits never change
+FEW = 8192  # numbers that are summed in one chunk
 
 
 def flat(x):  # (...) -> (n,)
@@ -46,14 +46,15 @@ def shift_of(b, x):  # (C,) or None, (..., C) -> (C,)
     return np.zeros(x.shape[-1], x.dtype) if b is None else np.ascontiguousarray(b)
 
 
-def parts_of_sum(x):  # (..., C) -> (chunks, C), or (C,) where there is one
-    """Return zeros to which a loop adds the rows of an array like x, chunk by chunk."""
-    C = x.shape[-1]
-    return np.zeros(C if x.size <= FEW else (CHUNKS, C), x.dtype)
+def chunks_of(x):  # (..., C)
+    """Return in how many chunks a loop sums the rows of an array like x."""
+    return 1 if x.size <= FEW else CHUNKS
 
 
-def sum_of_parts(parts):  # -> (C,)
-    return parts if parts.ndim == 1 else parts.sum(axis=0)
+def add_up(parts, to):  # (chunks, C), (C,)
+    """Write the sum of all chunks into ``to``, unless that is None."""
+    if to is not None:
+        np.add.reduce(parts, axis=0, out=to)
 
 
 def side_by_side(parts):  # n of (...) -> n and (...), or None

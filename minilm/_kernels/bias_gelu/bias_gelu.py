@@ -16,7 +16,7 @@ Derivation: bias_gelu.md.
 import numpy as np
 
 from ..gelu.gelu import gelu_backward, gelu_forward
-from ..layout import parts_of_sum, sum_of_parts
+from ..layout import chunks_of
 
 LOOPS = "gelu"  # the op whose loops these are
 
@@ -42,9 +42,9 @@ def bias_gelu_compiled(loops):
 
     def backward(dy, saved, needs):
         x, b, approximate = saved
-        dx, db = np.empty(x.shape, x.dtype), parts_of_sum(x)
+        dx, db = np.empty(x.shape, x.dtype), np.empty(b.shape, b.dtype) if needs[1] else None
         dy, x, b = np.ascontiguousarray(dy), np.ascontiguousarray(x), np.ascontiguousarray(b)
-        loops.backward(dy, x, b, dx, db, approximate == "tanh")
-        return dx if needs[0] else None, sum_of_parts(db) if needs[1] else None
+        loops.backward(dy, x, b, dx, chunks_of(x), db, approximate == "tanh")
+        return dx if needs[0] else None, db
 
     return forward, backward

@@ -15,7 +15,9 @@ x is one long row in C order, of which b is one period.  A block of sums stays i
 from cython cimport floating
 from cython.parallel cimport prange
 
-from ..arrays cimport Rows, reads, rows, writes
+from libc.stdlib cimport free
+
+from ..arrays cimport Rows, add_up, reads, rows, writes, zeros
 
 cdef extern from "vecmath.h" nogil:
     """
@@ -155,20 +157,27 @@ cdef void _forward(Py_ssize_t begin, Py_ssize_t end, const floating *x, Py_ssize
         _forward_erf(end - begin, h, y + begin)
 
 
-def backward(dy, x, b, dx, db, bint tanh):
-    """Each row of db is the sum over one chunk of the rows of dx; None with b."""
+def backward(dy, x, b, dx, Py_ssize_t chunks, db, bint tanh):
+    """db, which may be None, is the sum of the rows of dx, made in chunks; without b it is nothing."""
     cdef Rows r = rows(x)
-    cdef Py_ssize_t n = r.N * r.C, C = 0 if b is None else r.C, chunks = 1 + n // SHARE if b is None else rows(db).N
+    cdef Py_ssize_t n = r.N * r.C, C = 0 if b is None else r.C
     cdef const char *down = reads(dy, n, r.unit)
     cdef const char *shift = reads(b, C, r.unit)
     cdef char *out = writes(dx, n, r.unit)
-    cdef char *sums = writes(db, chunks * C, r.unit)
+    cdef char *of_b = writes(db, C, r.unit)
+    cdef char *sums = NULL
+    if b is None:
+        chunks = 1 + n // SHARE
+    else:
+        sums = zeros(chunks * C, r.unit)
     if r.kind == b"f":
         _backward_chunks(chunks, n, <const float *> down, <const float *> r.at, C, <const float *> shift,
                          <float *> out, <float *> sums, tanh)
     else:
         _backward_chunks(chunks, n, <const double *> down, <const double *> r.at, C, <const double *> shift,
                          <double *> out, <double *> sums, tanh)
+    add_up(sums, chunks, C, r.kind, of_b)
+    free(sums)
 
 
 cdef void _backward_chunks(Py_ssize_t chunks, Py_ssize_t n, const floating *dy, const floating *x, Py_ssize_t C,

@@ -9,7 +9,7 @@ in float64.
 import numpy as np
 from numba import njit, prange
 
-from ..layout import flat
+from ..layout import add_up, flat
 from ..vecmath_numba import BLOCK, EXACT, exp, normal_tail
 from .gelu import LARGE, PEAK, TANH_CUBE, TANH_SCALE
 
@@ -84,11 +84,13 @@ def _forward(x, b, y, tanh):
             begin += size
 
 
-def backward(dy, x, b, dx, db, tanh):
-    """Each row of db is the sum over one chunk of the rows of dx; None with b."""
+def backward(dy, x, b, dx, chunks, db, tanh):
+    """db, which may be None, is the sum of the rows of dx, made in chunks; without b it is nothing."""
     if b is None:
-        b, db = np.empty(0, x.dtype), np.empty((1 + x.size // SHARE, 0), x.dtype)
-    _backward(flat(dy), flat(x), flat(b), dx.reshape(-1), np.atleast_2d(db), tanh)
+        b, chunks = np.empty(0, x.dtype), 1 + x.size // SHARE
+    sums = np.zeros((chunks, len(b)), x.dtype)
+    _backward(flat(dy), flat(x), flat(b), dx.reshape(-1), sums, tanh)
+    add_up(sums, db)
 
 
 @njit(parallel=True, cache=True)

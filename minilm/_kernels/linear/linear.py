@@ -21,7 +21,7 @@ from math import prod
 
 import numpy as np
 
-from ..layout import CHUNKS, as_rows, flat, sum_of_parts
+from ..layout import CHUNKS, flat
 
 CHUNK = 1 << 18  # numbers that one thread sums, or more where that would make too many chunks
 FEW = 8  # rows below which a product is a few passes over a matrix, which BLAS makes without a copy
@@ -58,43 +58,45 @@ def linear_compiled(loops):
 
     def forward(x, w, b, *, transposed):
         W = w.T if transposed else w
-        F = W.shape[1]
-        y = np.empty((*x.shape[:-1], F), x.dtype)
-        product(_folded(x), W, _folded(y), b)
+        y = np.empty((*x.shape[:-1], W.shape[1]), x.dtype)
+        product(x, W, y, b)
         return y, (x, w, transposed)
 
     def backward(dy, saved, needs):
         x, w, transposed = saved
-        x_rows, dy_rows = _folded(x), _folded(dy)
         dx = dw = db = None
         if needs[0]:
             dx = np.empty(x.shape, x.dtype)
-            product(dy_rows, w if transposed else w.T, _folded(dx))
+            product(dy, w if transposed else w.T, dx)
         if needs[1]:
             dw = np.empty(w.shape, w.dtype)
-            product(dy_rows.T, x_rows, dw) if transposed else product(x_rows.T, dy_rows, dw)
+            product(dy, x, dw, turned=True) if transposed else product(x, dy, dw, turned=True)
         if needs[2]:
-            chunks, F = min(CHUNKS, 1 + dy.size // CHUNK), dy.shape[-1]
-            db = np.zeros((chunks, F) if chunks > 1 else F, dy.dtype)
-            loops.sum_rows(as_rows(dy_rows), db.reshape(chunks, F))
-            db = sum_of_parts(db)
+            db = np.empty(dy.shape[-1:], dy.dtype)
+            loops.sum_rows(np.ascontiguousarray(dy), min(CHUNKS, 1 + dy.size // CHUNK), db)
         return dx, dw, db
 
     return forward, backward
 
 
 def product_of(loops):
-    """Return ``product(a, b, c, bias=None, add=False)``, which writes a b + bias into c, or adds it to what is there.
+    """Return ``product(a, b, c, bias=None, add=False, turned=False)``: write a b + bias into c, or add it to c.
 
-    a (M, K) and b (K, N) may be any views; c (M, N) is apart from them, and each of its rows in one piece.
+    a (M, K) and b (K, N) may be any views; c (M, N) is apart from them, and each of its rows in one piece.  ``turned``
+    says that a is given as (K, M).  All axes but the last are rows.
     """
 
-    def product(a, b, c, bias=None, add=False):
-        (M, K), N = a.shape, b.shape[1]
-        worth_it = M >= FEW and (bias is not None or M * N * K >= LITTLE) and min(N, K) > 0
-        if loops.GEMM and worth_it and a.flags.aligned and b.flags.aligned:
-            loops.product(a, b, c, None if bias is None else np.ascontiguousarray(bias), add)
-            return
+    def product(a, b, c, bias=None, add=False, turned=False):
+        N = c.shape[-1]
+        K = a.size // max(1, len(c)) if turned else a.shape[-1]
+        worth_it = c.size >= FEW * N > 0 < K and (bias is not None or c.size * K >= LITTLE)
+        if loops.GEMM and worth_it:
+            bias = None if bias is None else np.ascontiguousarray(bias)
+            if loops.product(a, b, c, bias, add, turned):
+                return
+        a, b, c = _folded(a), _folded(b), _folded(c)
+        if turned:
+            a = a.T
         if add:
             _add_in_blocks(a, b, c)
         else:

@@ -4,7 +4,9 @@
 from cython cimport floating
 from cython.parallel cimport prange
 
-from ..arrays cimport Grid, Rows, grid, reads, rows, writes
+from libc.stdlib cimport free
+
+from ..arrays cimport Grid, Matrix, Rows, add_up, grid, matrix, reads, rows, writes, zeros
 
 cdef extern from * nogil:
     """
@@ -30,30 +32,37 @@ cdef enum:
     ENOUGH = 8192  # numbers below which a second thread costs more than it saves
 
 
-def product(a, b, c, bias, bint add):
-    """Write a b + bias into c, or add it to what is there.
+def product(a, b, c, bias, bint add, bint turned=False):
+    """Write a b + bias into c, or add it to what is there; ``turned``: aᵀ b.  All axes but the last are rows.
 
-    a (M, K) and b (K, N) lie anywhere, aligned; so may the rows of c (M, N).  No side is empty; bias may be None.
+    a (M, K), or (K, M) if it is turned, and b (K, N) lie anywhere, and so may the rows of c (M, N).  No side is empty;
+    bias may be None.  Return whether it was done: not where the rows of one of them lie at unequal distances, or
+    its numbers at broken addresses.
     """
-    cdef Grid x = grid(a, False), y = grid(b, False), z = grid(c, True)
-    cdef Py_ssize_t M = x.shape[2], K = x.shape[3], N = y.shape[3], unit = x.unit, apart = z.strides[2] // unit
+    cdef Matrix x = matrix(a, False), y = matrix(b, False), z = matrix(c, True)
+    cdef Py_ssize_t unit = x.unit, N = y.C, M, K
     cdef const char *shift = reads(bias, N, unit)
     cdef int failed
-    if y.kind != x.kind or z.kind != x.kind or y.shape[2] != K or z.shape[2] != M or z.shape[3] != N:
+    if turned:
+        x.N, x.C, x.row, x.column = x.C, x.N, x.column, x.row
+    M, K = x.N, x.C
+    if y.kind != x.kind or z.kind != x.kind or y.N != K or z.N != M or z.C != N:
         raise TypeError(f"linear: a (M, K), b (K, N) and c (M, N) of one dtype; got {a.dtype} {a.shape}, {b.dtype} "
                         f"{b.shape} and {c.dtype} {c.shape}")
-    if N > 1 and z.strides[3] != unit:
+    if not (x.fits and y.fits and z.fits):
+        return False
+    if N > 1 and z.column != unit:
         raise ValueError(f"linear: rows of c lie in one piece each; got strides {c.strides}")
     with nogil:
         if x.kind == b"f":
-            failed = gemm_f(M, N, K, <float *> x.at, x.strides[2] // unit, x.strides[3] // unit, <float *> y.at,
-                            y.strides[2] // unit, y.strides[3] // unit, <float *> z.at, apart, <const float *> shift, add)
+            failed = gemm_f(M, N, K, <float *> x.at, x.row // unit, x.column // unit, <float *> y.at, y.row // unit,
+                            y.column // unit, <float *> z.at, z.row // unit, <const float *> shift, add)
         else:
-            failed = gemm_d(M, N, K, <double *> x.at, x.strides[2] // unit, x.strides[3] // unit, <double *> y.at,
-                            y.strides[2] // unit, y.strides[3] // unit, <double *> z.at, apart, <const double *> shift,
-                            add)
+            failed = gemm_d(M, N, K, <double *> x.at, x.row // unit, x.column // unit, <double *> y.at, y.row // unit,
+                            y.column // unit, <double *> z.at, z.row // unit, <const double *> shift, add)
     if failed:
         raise MemoryError("linear: no memory for a copy of some columns")
+    return True
 
 
 def add_bias(y, b):
@@ -80,11 +89,14 @@ cdef void _add(Py_ssize_t F, char kind, char *to, const char *x) noexcept nogil:
             (<double *> to)[f] += (<const double *> x)[f]
 
 
-def sum_rows(dy, db):
-    """Add to each row of db the rows of one chunk of dy."""
+def sum_rows(dy, Py_ssize_t chunks, db):
+    """db is the sum of the rows of dy, made in chunks."""
     cdef Rows r = rows(dy)
-    cdef Py_ssize_t chunks = rows(db).N
-    _sum_rows(r, chunks, writes(db, chunks * r.C, r.unit))
+    cdef char *to = writes(db, r.C, r.unit)
+    cdef char *sums = zeros(chunks * r.C, r.unit)
+    _sum_rows(r, chunks, sums)
+    add_up(sums, chunks, r.C, r.kind, to)
+    free(sums)
 
 
 cdef void _sum_rows(Rows dy, Py_ssize_t chunks, char *db) noexcept:

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit, prange
 
+from ..layout import add_up, as_rows
 from ..vecmath_numba import EXACT
 
 GEMM = False  # there is no ``product``: see linear.py
@@ -20,9 +21,16 @@ def add_bias(y, b):
         _add(y[n], b)
 
 
+def sum_rows(dy, chunks, db):
+    """db is the sum of the rows of dy, made in chunks."""
+    dy = as_rows(dy)
+    sums = np.zeros((chunks, dy.shape[1]), dy.dtype)
+    _sum_rows(dy, sums)
+    add_up(sums, db)
+
+
 @njit(parallel=True, cache=True)
-def sum_rows(dy, db):
-    """Add to each row of db the rows of one chunk of dy."""
+def _sum_rows(dy, db):
     N, chunks = len(dy), len(db)
     for k in prange(chunks):
         for n in range(np.int64(k) * N // chunks, np.int64(k + 1) * N // chunks):

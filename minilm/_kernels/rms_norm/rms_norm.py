@@ -14,7 +14,7 @@ Derivation: rms_norm.md.  Source: Zhang & Sennrich (2019), arXiv:1910.07467.
 
 import numpy as np
 
-from ..layout import parts_of_sum, scale_of, sum_of_parts
+from ..layout import chunks_of, scale_of
 
 
 def rms_norm_forward(x, w, *, eps):  # (..., C), (C,) -> (..., C)
@@ -46,8 +46,9 @@ def rms_norm_compiled(loops):
 
     def backward(dy, saved, needs):
         x, w, r = saved
-        dx, dw = np.empty(x.shape, x.dtype), parts_of_sum(x)
-        loops.backward_rows(np.ascontiguousarray(dy), x, scale_of(w, x), r, dx, dw)
-        return dx if needs[0] else None, sum_of_parts(dw) if needs[1] and w is not None else None
+        dx = np.empty(x.shape, x.dtype)
+        dw = np.empty(x.shape[-1:], x.dtype) if needs[1] and w is not None else None
+        loops.backward_rows(np.ascontiguousarray(dy), x, scale_of(w, x), r, dx, chunks_of(x), dw)
+        return dx if needs[0] else None, dw
 
     return forward, backward

@@ -6,7 +6,9 @@ The mathematics and the names are those of rms_norm.py.
 
 from cython.parallel cimport prange
 
-from ..arrays cimport Rows, reads, rows, writes
+from libc.stdlib cimport free
+
+from ..arrays cimport Rows, add_up, reads, rows, writes, zeros
 
 cdef extern from * nogil:
     """
@@ -62,12 +64,19 @@ cdef void _forward_row(Py_ssize_t i, Rows x, const char *w, double eps, char *y,
                   <double *> (y + begin), NULL, <double *> r + i)
 
 
-def backward_rows(dy, x, w, r, dx, dw):
-    """Each row of dw is the sum over one chunk of rows."""
+def backward_rows(dy, x, w, r, dx, Py_ssize_t chunks, dw):
+    """dw, which may be None, is summed in chunks of rows."""
     cdef Rows of = rows(x)
-    cdef Py_ssize_t size = of.N * of.C, chunks = rows(dw).N
-    _backward_rows(reads(dy, size, of.unit), of, reads(w, of.C, of.unit), reads(r, of.N, of.unit),
-                   writes(dx, size, of.unit), chunks, writes(dw, chunks * of.C, of.unit))
+    cdef Py_ssize_t size = of.N * of.C
+    cdef const char *down = reads(dy, size, of.unit)
+    cdef const char *scale = reads(w, of.C, of.unit)
+    cdef const char *rstd = reads(r, of.N, of.unit)
+    cdef char *out = writes(dx, size, of.unit)
+    cdef char *of_w = writes(dw, of.C, of.unit)
+    cdef char *sums = zeros(chunks * of.C, of.unit)
+    _backward_rows(down, of, scale, rstd, out, chunks, sums)
+    add_up(sums, chunks, of.C, of.kind, of_w)
+    free(sums)
 
 
 cdef void _backward_rows(const char *dy, Rows x, const char *w, const char *r, char *dx, Py_ssize_t chunks,

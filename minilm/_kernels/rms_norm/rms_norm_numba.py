@@ -6,7 +6,7 @@ The mathematics and the names are those of rms_norm.py.
 import numpy as np
 from numba import njit, prange
 
-from ..layout import as_rows, flat
+from ..layout import add_up, as_rows, flat
 from ..vecmath_numba import EXACT, SUM, dot
 
 
@@ -47,9 +47,11 @@ def _forward_rows(x, w, eps, y, r):
         r[i] = _forward_row(x[i], w, eps, y[i])
 
 
-def backward_rows(dy, x, w, r, dx, dw):
+def backward_rows(dy, x, w, r, dx, chunks, dw):
     x = as_rows(x)
-    _backward_rows(as_rows(dy), x, flat(w), r.reshape(-1), dx.reshape(x.shape), np.atleast_2d(dw))
+    sums = np.zeros((chunks, x.shape[1]), x.dtype)
+    _backward_rows(as_rows(dy), x, flat(w), r.reshape(-1), dx.reshape(x.shape), sums)
+    add_up(sums, dw)
 
 
 @njit(parallel=True, cache=True)
