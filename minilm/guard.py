@@ -33,11 +33,18 @@ Seal = tuple[int, dict[int, int] | None]  # when an op saved its arrays; checksu
 _now: Seal = (0, None)  # counts announcements; what is saved is stamped with it
 
 
-def wrote(array: np.ndarray) -> None:
-    """Announce that ``array`` is being written to."""
-    owner = _owner(array)
-    key = id(owner)
-    _written[key] = (weakref.ref(owner, _dropping(_written, key)), _tick())
+def wrote(*arrays: np.ndarray) -> None:
+    """Announce that ``arrays`` are being written to."""
+    now = _tick()
+    for array in arrays:
+        owner = array if array.base is None else _owner(array)
+        key = id(owner)
+        known = _written.get(key)
+        if known is None or known[0]() is not owner:
+            ref = weakref.ref(owner, _dropping(_written, key))
+        else:
+            ref = known[0]
+        _written[key] = (ref, now)
 
 
 def expose(array: np.ndarray, *, given: bool = False) -> np.ndarray:

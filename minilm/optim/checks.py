@@ -49,8 +49,8 @@ def flag(who: str, name: str, value: Any) -> bool:
 
 def gradient(who: str, name: str, p: Tensor) -> np.ndarray | None:
     """Return the gradient of parameter ``name``, or None; raise unless it has the parameter's shape and dtype."""
-    g = p.grad
-    if type(g) is np.ndarray and g.shape == p._data.shape and g.dtype == p._data.dtype:
+    g, data = p.node and p.node.grad, p._data
+    if type(g) is np.ndarray and g.shape == data.shape and (g.dtype is data.dtype or g.dtype == data.dtype):
         return g
     if g is None:
         return None

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .. import guard
 from ..tensor import Tensor
 from .checks import gradient, number
 from .saved import load, save
@@ -72,8 +73,9 @@ class Optimizer(ABC):
         grad_scale = number(self._who, "grad_scale", grad_scale)
         groups = [(list(self._gradients(group)), self._options(group)) for group in self.param_groups]
         for gradients, options in groups:
-            ready = [(p.writable(), g, self.state.setdefault(name, {})) for name, p, g in gradients]
+            ready = [(p._data, g, self.state.setdefault(name, {})) for name, p, g in gradients]
             if ready:
+                guard.wrote(*[p for p, _, _ in ready])
                 self._update(ready, grad_scale=grad_scale, **options)
 
     def zero_grad(self) -> None:
