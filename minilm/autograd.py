@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import guard
+from ._kernels import registry
 from ._kernels.registry import Kernel
 
 _numbers = count()
@@ -64,9 +65,9 @@ def backward(root: Node, dy: Any, *, retain: bool = False, as_tensor: Callable |
         if as_tensor is not None:
             leaf.grad = grad if leaf.grad is None else leaf.grad + grad
         elif leaf.grad is None:
-            leaf.grad = np.asarray(grad) if owned else np.array(grad)  # two leaves may be handed one array
+            leaf.grad = np.asarray(grad) if owned else _gathered(None, np.asarray(grad))  # two may be handed one array
         elif isinstance(leaf.grad, np.ndarray) and leaf.grad.flags.writeable:
-            leaf.grad += grad
+            leaf.grad = _gathered(leaf.grad, grad)
         else:
             leaf.grad = leaf.grad + grad
 
@@ -123,19 +124,23 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
                 continue
             held = grads.get(parent)
             if held is not None and parent in owned:
-                held += part
+                grads[parent] = _gathered(held, part)
                 continue
             # A backward may hand on its dy, a view of it, or one array twice; anything else is ours to write into.
             ours = type(part) is np.ndarray and part.base is None and part is not grad and _once(part, parts, grad)
             if held is None:
                 grads[parent] = part
             elif ours and type(held) is np.ndarray and held.dtype == part.dtype:
-                grads[parent] = np.add(held, part, out=part)
+                grads[parent] = _gathered(part, held)
             else:
                 grads[parent] = held + part
                 ours = isinstance(grads[parent], np.ndarray)  # NumPy's sum of numbers without axes is not
             if ours:
                 owned.add(parent)
+
+
+def _gathered(to: np.ndarray | None, grad: Any) -> np.ndarray:
+    return registry.kernel("accumulate").forward(to, grad)
 
 
 def _once(part: Any, parts: Sequence, grad: Any) -> bool:

@@ -92,6 +92,16 @@ def _add_layer_norm(*shape, w=True, b=True, eps=1e-5):
 
 
 SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
+    "accumulate": {
+        "one": ({"to": (1,), "x": (1,)}, {}),
+        "scalar": ({"to": (), "x": ()}, {}),
+        "empty": ({"to": (0, 4), "x": (0, 4)}, {}),
+        "odd": ({"to": (3, 5, 7), "x": (3, 5, 7)}, {}),
+        "chunks": ({"to": (257, 1001), "x": (257, 1001)}, {}),
+        "copy": ({"to": None, "x": (257, 1001)}, {}),
+        "small copy": ({"to": None, "x": (3, 5, 7)}, {}),
+        "gpt2": ({"to": (50257, 768), "x": (50257, 768)}, {}),
+    },
     "add_layer_norm": {
         "one": _add_layer_norm(1, 1),
         "odd": _add_layer_norm(3, 5, 7),

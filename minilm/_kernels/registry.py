@@ -34,7 +34,7 @@ OPS = (
     "silu",
     "softmax",
 )
-UPDATES = ("adamw", "sum_of_squares")  # what optimizers need: one function on lists of arrays, and no backward
+UPDATES = ("accumulate", "adamw", "sum_of_squares")  # what is done to gradients: one function, and no backward
 BACKENDS = ("numpy", "numba", "cython")
 AUTO = ("cython", "numba", "numpy")  # order of preference, as measured in benchmarks/LOG.md
 

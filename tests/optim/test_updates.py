@@ -83,6 +83,42 @@ def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_writt
 
 
 @every_dtype
+@pytest.mark.parametrize("layout", ["plain", "fortran", "strided", "other dtype", "read-only"])
+@pytest.mark.parametrize("size", SIZES_OF["accumulate"])
+def test_accumulate_is_numpys_sum_to_the_bit(size, layout, dtype, backend):
+    (to, x), _ = sample("accumulate", size, dtype)
+    layouts = {
+        "fortran": lambda a: np.array(a, order="F"),
+        "strided": lambda a: np.repeat(a[..., None], 2, axis=-1)[..., 0],
+        "other dtype": lambda a: a.astype(np.float16),
+    }
+    x = layouts.get(layout, np.copy)(x)
+    x.flags.writeable = False
+    want, before = x if to is None else to + x.astype(dtype), x.copy()
+    got = registry.load("accumulate", backend).forward(to, x)
+    assert got.dtype == want.dtype
+    assert got.tobytes() == want.tobytes()
+    assert to is None or got is to
+    assert not np.shares_memory(got, x)
+    assert got.flags.writeable
+    np.testing.assert_array_equal(x, before)
+
+
+def test_accumulate_refuses_what_does_not_fit(backend):
+    """A loop that is given addresses would write past the end."""
+    update, large = registry.load("accumulate", backend).forward, np.ones((300, 1000))
+    for to, x in [(np.ones((300, 999)), large), (np.ones((1000, 300)), large), (np.broadcast_to(1.0, large.shape), large)]:
+        with pytest.raises(ValueError, match="broadcast|read-only"):
+            update(to, x)
+    half = np.ones(large.shape, np.float32)
+    assert update(half, large) is half  # as NumPy does
+    assert (half == 2).all()
+    turned = np.asfortranarray(large)
+    assert update(turned, large) is turned
+    assert (turned == 2).all()
+
+
+@every_dtype
 @pytest.mark.parametrize("size", SIZES_OF["sum_of_squares"])
 def test_sum_of_squares_agrees_with_exact_sums(size, dtype, backend):
     (arrays,), _ = sample("sum_of_squares", size, dtype)

@@ -1,0 +1,37 @@
+"""Add a gradient to the one that is there, in place; or keep the first one, as a copy.
+
+    to ← to + x        to ← x, where there is none
+
+What a leaf of the tape does when several gradients reach it, in one backward or in one after another.  The compiled
+form does it on all threads, which a long array needs to be as fast as the memory: NumPy adds and copies on one.
+Why every order gives the same bits: accumulate.md.
+"""
+
+import numpy as np
+
+LITTLE = 1 << 16  # numbers that one thread adds before a second would have begun
+
+
+def accumulate(to, x):  # of one shape -> to, or a new array
+    if to is None:
+        return np.array(x)
+    to += x
+    return to
+
+
+def accumulate_compiled(loops):
+    """Wrap the compiled ``loops``, which take long arrays of one dtype whose numbers lie in the same order."""
+
+    def update(to, x):
+        if x.size < LITTLE or x.dtype.char not in "fd" or not x.flags.c_contiguous:
+            return accumulate(to, x)
+        if to is None:
+            to = np.empty(x.shape, x.dtype)
+            loops.copy(to, x)
+        elif to.dtype == x.dtype and to.shape == x.shape and to.flags.c_contiguous:
+            loops.add(to, x)
+        else:
+            to += x
+        return to
+
+    return update
