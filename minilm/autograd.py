@@ -18,6 +18,8 @@ from . import guard
 from ._kernels import registry
 from ._kernels.registry import Kernel
 
+LITTLE = 1 << 16  # numbers that are added before a second thread would have begun
+
 _numbers = count()
 _recording = ContextVar("minilm_recording", default=True)
 _decomposed = ContextVar("minilm_decomposed", default=False)
@@ -140,7 +142,13 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
 
 
 def _gathered(to: np.ndarray | None, grad: Any) -> np.ndarray:
-    return registry.kernel("accumulate").forward(to, grad)
+    """Return ``to``, with ``grad`` added, or a copy of ``grad`` where there is none."""
+    if grad.size >= LITTLE:
+        return registry.kernel("accumulate").forward(to, grad)
+    if to is None:
+        return np.array(grad)
+    to += grad
+    return to
 
 
 def _once(part: Any, parts: Sequence, grad: Any) -> bool:

@@ -9,8 +9,6 @@ Why every order gives the same bits: accumulate.md.
 
 import numpy as np
 
-LITTLE = 1 << 16  # numbers that one thread adds before a second would have begun
-
 
 def accumulate(to, x):  # of one shape -> to, or a new array
     if to is None:
@@ -23,7 +21,7 @@ def accumulate_compiled(loops):
     """Wrap the compiled ``loops``, which take long arrays of one dtype whose numbers lie in the same order."""
 
     def update(to, x):
-        if x.size < LITTLE or x.dtype.char not in "fd" or not x.flags.c_contiguous:
+        if x.dtype.char not in "fd" or not x.flags.c_contiguous:
             return accumulate(to, x)
         if to is None:
             to = np.empty(x.shape, x.dtype)

@@ -23,7 +23,7 @@ def add(to, x):
 
 cdef void _add_all(Py_ssize_t n, floating *to, const floating *x) noexcept:
     cdef Py_ssize_t k
-    for k in prange((n + CHUNK - 1) // CHUNK, nogil=True, schedule="static"):
+    for k in prange((n + CHUNK - 1) // CHUNK, nogil=True, schedule="static", use_threads_if=n > CHUNK):
         _add(min(CHUNK, n - k * CHUNK), to + k * CHUNK, x + k * CHUNK)
 
 
@@ -40,5 +40,5 @@ def copy(to, x):
 
 cdef void _copy_all(Py_ssize_t n, char *to, const char *x) noexcept:
     cdef Py_ssize_t k, chunk = 4 * CHUNK
-    for k in prange((n + chunk - 1) // chunk, nogil=True, schedule="static"):
+    for k in prange((n + chunk - 1) // chunk, nogil=True, schedule="static", use_threads_if=n > chunk):
         memcpy(to + k * chunk, x + k * chunk, min(chunk, n - k * chunk))
