@@ -103,7 +103,16 @@ cdef int _forward(const Heads *x, Py_ssize_t work, const Grid *o, floating *lse)
     cdef int failed = 0
     cdef bint stream = far_away(o.at, x.Dv * x.q.unit, work // x.n * x.T) if work else False
     cdef Space *mine = NULL
-    with nogil, parallel(use_threads_if=work > 1 and work * min(x.T, 64) * x.S * (x.D + x.Dv) > LITTLE):
+    cdef Space own
+    if work <= 1 or work * min(x.T, 64) * x.S * (x.D + x.Dv) <= LITTLE:  # a team of one costs as much as a small op
+        own.memory = NULL
+        with nogil:
+            for w in range(work):
+                failed += _forward_piece(x, w // x.n, x.pieces + 5 * (w % x.n), stream, o, lse + w // x.n * x.T, &own)
+            free(own.memory)
+            fence()
+        return failed
+    with nogil, parallel():
         mine = <Space *> calloc(1, sizeof(Space))
         for w in prange(work, schedule="static"):
             failed += _forward_piece(x, w // x.n, x.pieces + 5 * (w % x.n), stream, o, lse + w // x.n * x.T, mine)
@@ -289,7 +298,16 @@ cdef int _backward(const Heads *x, const Slopes *y, Py_ssize_t work, const float
     cdef Py_ssize_t w
     cdef int failed = 0
     cdef Space *mine = NULL
-    with nogil, parallel(use_threads_if=work > 1 and work * x.T * x.S * (x.D + x.Dv) > LITTLE):
+    cdef Space own
+    if work <= 1 or work * x.T * x.S * (x.D + x.Dv) <= LITTLE:
+        own.memory = NULL
+        with nogil:
+            for w in range(work):
+                failed += _backward_piece(x, y, w // x.n, x.pieces + 5 * (w % x.n), lse, &own)
+            free(own.memory)
+            fence()
+        return failed
+    with nogil, parallel():
         mine = <Space *> calloc(1, sizeof(Space))
         for w in prange(work, schedule="static"):
             failed += _backward_piece(x, y, w // x.n, x.pieces + 5 * (w % x.n), lse, mine)

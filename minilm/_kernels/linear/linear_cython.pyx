@@ -74,9 +74,13 @@ def add_bias(y, b):
 
 
 cdef void _add_bias(Grid y, const char *b) noexcept:
-    cdef Py_ssize_t n, F = y.shape[3]
-    for n in prange(y.shape[2] if F else 0, nogil=True, schedule="static", use_threads_if=y.shape[2] * F > ENOUGH):
-        _add(F, y.kind, y.at + n * y.strides[2], b)
+    cdef Py_ssize_t n, F = y.shape[3], N = y.shape[2] if F else 0
+    if N * F <= ENOUGH:  # a team of one costs as much as a small op
+        for n in range(N):
+            _add(F, y.kind, y.at + n * y.strides[2], b)
+    else:
+        for n in prange(N, nogil=True, schedule="static"):
+            _add(F, y.kind, y.at + n * y.strides[2], b)
 
 
 cdef void _add(Py_ssize_t F, char kind, char *to, const char *x) noexcept nogil:
@@ -101,11 +105,19 @@ def sum_rows(dy, Py_ssize_t chunks, db):
 
 cdef void _sum_rows(Rows dy, Py_ssize_t chunks, char *db) noexcept:
     cdef Py_ssize_t k
-    for k in prange(chunks if dy.N * dy.C else 0, nogil=True, schedule="static", use_threads_if=chunks > 1):
-        if dy.kind == b"f":
-            _sum(k * dy.N // chunks, (k + 1) * dy.N // chunks, dy.C, <const float *> dy.at, <float *> db + k * dy.C)
-        else:
-            _sum(k * dy.N // chunks, (k + 1) * dy.N // chunks, dy.C, <const double *> dy.at, <double *> db + k * dy.C)
+    if chunks == 1:
+        _sum_chunk(0, 1, dy, db)
+    else:
+        for k in prange(chunks, nogil=True, schedule="static"):
+            _sum_chunk(k, chunks, dy, db)
+
+
+cdef void _sum_chunk(Py_ssize_t k, Py_ssize_t chunks, Rows dy, char *db) noexcept nogil:
+    cdef Py_ssize_t n = k * dy.N // chunks, end = (k + 1) * dy.N // chunks if dy.C else n
+    if dy.kind == b"f":
+        _sum(n, end, dy.C, <const float *> dy.at, <float *> db + k * dy.C)
+    else:
+        _sum(n, end, dy.C, <const double *> dy.at, <double *> db + k * dy.C)
 
 
 cdef void _sum(Py_ssize_t n, Py_ssize_t end, Py_ssize_t F, const floating *dy, floating *db) noexcept nogil:
