@@ -168,7 +168,33 @@ def test_constants_are_guarded_too(op):
     refused(op, out)
 
 
+@pytest.mark.parametrize("through", ["data", "asarray", "a tensor of data"])
+def test_integers_that_were_made_here_and_read_later_are_guarded(through):
+    ids = wrap(np.array([1, 0, 2, 1]))  # as np.argmax of a Tensor leaves them: no user has seen them
+    out = F.embedding(ids, Tensor(np.arange(4.0).reshape(4, 1), requires_grad=True))
+    seen = {
+        "data": lambda: ids.data,
+        "asarray": lambda: np.asarray(ids),
+        "a tensor of data": lambda: Tensor(ids.data).data,
+    }
+    seen[through]()[...] = 3
+    refused("embedding", out)
+
+
 # ---- no false alarms
+
+
+def test_labels_that_are_given_after_the_forward_send_no_node_looking():
+    """Every batch has some; each node of the tape would go through all that it saved."""
+    tokens = np.arange(12).reshape(3, 4)
+    x = made_by_library(3)
+    out = np.exp(x)
+    Tensor(tokens[:, 1:])
+    Tensor(tokens[:, :-1])  # another view of the same
+    Tensor(np.arange(5))
+    assert out.node.seal is guard._now
+    Tensor(np.ones(3))  # floats may be a parameter's, as state_dict hands them out
+    assert out.node.seal is not guard._now
 
 
 def test_writes_elsewhere_do_not_matter():

@@ -9,6 +9,7 @@ import torch
 import minilm
 from minilm import Tensor
 from minilm import functional as F
+from minilm._kernels import layout
 from minilm._kernels.layout import laid_out_as, side_by_side
 from minilm.testing import AGAINST_PYTORCH, assert_close
 
@@ -142,17 +143,36 @@ def test_queries_keys_and_values_may_lie_anywhere(which, backend):
         assert_close(mine.grad, its.grad.numpy(), AGAINST_PYTORCH[np.float64])
 
 
-def test_side_by_side_is_a_view_or_nothing():
+@pytest.fixture(params=["compiled", "plain"])
+def lies(request, monkeypatch):
+    """With the compiled helper, and without: Numba runs without it."""
+    if request.param == "plain":
+        monkeypatch.setattr(layout, "_LIES", layout._lies)
+    else:
+        assert layout._LIES is not layout._lies
+
+
+def test_side_by_side_is_a_view_or_nothing(lies):
     x = np.arange(24.0).reshape(4, 3, 2)
     for parts in (list(x), list(x[::2]), list(x[::-1]), list(x.swapaxes(0, 1)), [x[1]] * 3, [x[0]]):
         whole = side_by_side(parts)
         np.testing.assert_array_equal(whole, np.stack(parts))
         assert np.shares_memory(whole, x)
-    for parts in ([x[0], x[1], x[3]], [x[0], x[1].copy()], [x[0], None], [x[0], x[1].T.copy().T], [x.copy()]):
+    for parts in (
+        [x[0], x[1], x[3]],
+        [x[0], x[1].copy()],
+        [x[0], None],
+        [x[0], x[1].T.copy().T],
+        [x.copy()],
+        [],
+        [None, x[0]],
+    ):
+        assert side_by_side(parts) is None
+    for parts in ([x[0], x[1].T], [x[0], x[1, :1]], [x[0], x[1].view(np.int64)], [x[0], x[1, ::-1]], [1.0, x[0]]):
         assert side_by_side(parts) is None
 
 
-def test_what_is_laid_out_alike_does_not_overlap():
+def test_what_is_laid_out_alike_does_not_overlap(lies):
     x = np.zeros((2, 5, 3, 4))
     for parts in (list(x.transpose(2, 0, 1, 3)), list(x)):
         made = laid_out_as(parts)

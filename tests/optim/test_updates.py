@@ -107,8 +107,12 @@ def test_accumulate_is_numpys_sum_to_the_bit(size, layout, dtype, backend):
 def test_accumulate_refuses_what_does_not_fit(backend):
     """A loop that is given addresses would write past the end."""
     update, large = registry.load("accumulate", backend).forward, np.ones((300, 1000))
-    for to, x in [(np.ones((300, 999)), large), (np.ones((1000, 300)), large), (np.broadcast_to(1.0, large.shape), large)]:
-        with pytest.raises(ValueError, match="broadcast|read-only"):
+    for to, x in [
+        (np.ones((300, 999)), large),
+        (np.ones((1000, 300)), large),
+        (np.broadcast_to(1.0, large.shape), large),
+    ]:
+        with pytest.raises(ValueError, match=r"broadcast|read-only"):
             update(to, x)
     half = np.ones(large.shape, np.float32)
     assert update(half, large) is half  # as NumPy does

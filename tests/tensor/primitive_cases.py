@@ -115,6 +115,34 @@ def transpose(draw):
 
 
 @st.composite
+def rearrange(draw):
+    """Reshaped, transposed, reshaped; or taken apart in the end, of which some parts in another order are used."""
+    x = draw(draws.arrays(draws.shapes(1), repeats=True))
+    shape = (*x.shape[:-1], *draw(st.sampled_from([(x.shape[-1],), (1, x.shape[-1]), (x.shape[-1], 1)])))
+    axes = tuple(draw(st.permutations(range(len(shape)))))
+    turned = x.reshape(shape).transpose(axes)
+    to = draw(st.sampled_from([None, (turned.size,), (*turned.shape, 1)]))
+    apart = draw(st.booleans())
+    static = {"shape": shape, "axes": axes, "to": to, "apart": apart}
+
+    def plain(x):
+        y = x.reshape(shape).transpose(axes)
+        return y if to is None else y.reshape(to)
+
+    if not apart:
+        return case("rearrange", [x], plain, **static)
+    n = len(plain(x))
+    order = draw(st.permutations(range(n)))[: draw(st.integers(1, max(1, n)))] if n else []
+
+    def tensor(x):
+        parts = primitive("rearrange", x, **static)
+        assert len(parts) == n
+        return np.stack([parts[i] for i in order]) if order else x * 0
+
+    return Case([x], lambda x: plain(x)[order] if order else x * 0, tensor, [], f"rearrange({static})[{order}]")
+
+
+@st.composite
 def broadcast_to(draw):
     together = draw(npst.mutually_broadcastable_shapes(num_shapes=2, max_dims=4, min_side=0, max_side=4))
     x, to = draw(draws.arrays(together.input_shapes[0], repeats=True)), together.result_shape
@@ -269,6 +297,7 @@ CASES = {
     "cumsum": cumsum(),
     "reshape": reshape(),
     "transpose": transpose(),
+    "rearrange": rearrange(),
     "broadcast_to": broadcast_to(),
     "concatenate": concatenate(),
     "stack": stack(),

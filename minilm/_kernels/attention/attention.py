@@ -143,5 +143,7 @@ def _wide(bias, shape, dtype):
 
 
 def _empty_heads(shape, dtype):
-    B, H, T, D = shape
-    return np.empty((B, T, H, D), dtype).swapaxes(1, 2)
+    """An array of its own, not a view of one: the tape may then keep it as a gradient without a copy."""
+    _, H, T, D = shape
+    unit = dtype.itemsize
+    return np.ndarray(shape, dtype, strides=(T * H * D * unit, D * unit, H * D * unit, unit))
