@@ -151,6 +151,40 @@ def test_rows_of_c_may_lie_apart(loops, start, dtype):
     assert np.isnan(room[:start]).all()
 
 
+FOLDED = {
+    "whole": (lambda x: x[:, :, :40], True),
+    "of a wider one": (lambda x: x[:, :, 3:43], True),
+    "one of the axes alone": (lambda x: x[:1, :, :40], True),
+    "every other": (lambda x: x[:, ::2, :40], True),
+    "cut": (lambda x: x[:, 1:12, :40], False),
+    "exchanged": (lambda x: x[:, :, :40].swapaxes(0, 1), False),
+    "backwards": (lambda x: x[::-1, :, :40], False),
+    "four axes": (lambda x: x.reshape(3, 8, 2, 50)[..., :40], True),
+    "four, the third cut": (lambda x: x.reshape(3, 4, 4, 50)[:, :, :3, :40], False),
+}
+
+
+@pytest.mark.parametrize("dtype", TYPES.values(), ids=TYPES)
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("how", FOLDED)
+def test_all_axes_but_the_last_are_rows(loops, how, turned, dtype):
+    """Where they lie at equal distances; otherwise nothing is done, and the caller makes a copy."""
+    view, fits = FOLDED[how]
+    rng = np.random.default_rng(8)
+    a = view(rng.standard_normal((3, 16, 50)).astype(dtype))
+    rows = a.reshape(-1, 40)
+    of = rng.standard_normal((len(rows) if turned else 40, 70)).astype(dtype)
+    b = of.reshape(*a.shape[:-1], 70) if turned else of
+    left = rows.T if turned else rows
+    c = np.full((40, 70) if turned else (*a.shape[:-1], 70), np.nan, dtype)
+    assert loops.product(a, b, c, None, False, turned) == fits
+    assert np.isnan(c).all() != fits
+    product_of(loops)(a, b, c, turned=turned)
+    judge(c.reshape(-1, 70), left, of)
+    product_of(loops)(a, b, c, add=True, turned=turned)
+    judge(c.reshape(-1, 70), left, 2 * of)
+
+
 def test_what_a_product_does_not_take_is_refused(loops):
     a, b, c = np.ones((8, 4), np.float32), np.ones((4, 6), np.float32), np.ones((8, 12), np.float32)
     with pytest.raises(ValueError, match="in one piece"):
