@@ -5,7 +5,7 @@ number of axes and every combination of read-only and writable arguments: ``flat
 """
 
 import math
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -59,7 +59,7 @@ def add_up(parts, to):  # (chunks, C), (C,)
 
 def side_by_side(parts):  # n of (...) -> n and (...), or None
     """Return ``parts`` as one array, without a copy, where they lie in one at equal distances."""
-    if (found := _LIES(parts)) is None:
+    if (found := _finder()(parts)) is None:
         return None
     first, (start, step) = parts[0], found
     return np.ndarray((len(parts), *first.shape), first.dtype, first.base, start, (step, *first.strides))
@@ -70,7 +70,7 @@ def laid_out_as(parts):  # n of (..., D) -> n of (..., D), or None
 
     The gradients of queries, keys and values that came out of one product are then in place for its backward.
     """
-    if (found := _LIES(parts)) is None:
+    if (found := _finder()(parts)) is None:
         return None
     first = parts[0]
     shape, axes = _dense((len(parts), *first.shape), (found[1], *first.strides))
@@ -84,6 +84,16 @@ def _dense(shape, strides):
     if order[-1] != len(shape) - 1:
         return None, None
     return tuple(shape[axis] for axis in order), tuple(order.index(axis) for axis in range(len(shape)))
+
+
+@cache
+def _finder():
+    """Where what is compiled is imported: not before it is needed."""
+    try:
+        from .machine_cython import lies
+    except ImportError:  # Numba runs without it
+        return _lies
+    return lies
 
 
 def _lies(parts):
@@ -121,9 +131,3 @@ def pieces(queries, keys, offset, most):
     made = np.array(rows, np.int64).reshape(-1, 5)
     made.flags.writeable = False
     return made
-
-
-try:
-    from .machine_cython import lies as _LIES
-except ImportError:  # Numba runs without it
-    _LIES = _lies

@@ -14,21 +14,19 @@ the cache, which two cores would take from one another, and the next product rea
 """
 
 from cython cimport floating
-from cython.parallel cimport parallel, prange
+from cython.parallel cimport prange
 from libc.math cimport INFINITY, log
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 from ..arrays cimport Grid, grid, reads, writes
 from .attention_tiles cimport (
     BLOCK, ROWS, STEP, Place, ahead, also_ask, ask, at, beside, clear, copy_rows, dot, dots, draw, exp, far_away,
-    fence, first_column, hide, move, place, product, slopes, softmax, soon, transpose
+    fence, first_column, hide, move, place, product, slopes, softmax, soon, threads_for, transpose
 )
 
 QUERIES = BLOCK  # of one piece of the forward
-
-cdef enum:
-    LITTLE = 131072  # scores times numbers in a row, below which a second thread costs more than it saves (measured)
 
 cdef struct Heads:  # what both passes read
     Grid q, k, v, bias
@@ -90,36 +88,35 @@ def forward(q, k, v, bias, pieces, double scale, bint causal, Py_ssize_t window,
     cdef Py_ssize_t heads = x.q.shape[0] * x.H
     cdef char *L = writes(lse, heads * x.T, x.q.unit)
     cdef int failed
-    if x.q.kind == b"f":
-        failed = _forward(&x, heads * x.n, &out, <float *> L)
-    else:
-        failed = _forward(&x, heads * x.n, &out, <double *> L)
+    with nogil:
+        if x.q.kind == b"f":
+            failed = _forward(&x, heads * x.n, &out, <float *> L)
+        else:
+            failed = _forward(&x, heads * x.n, &out, <double *> L)
     if failed:
         raise MemoryError("attention: no memory for a block of scores")
 
 
-cdef int _forward(const Heads *x, Py_ssize_t work, const Grid *o, floating *lse) noexcept:
+cdef int _forward(const Heads *x, Py_ssize_t work, const Grid *o, floating *lse) noexcept nogil:
+    cdef int failed = 0, n, threads = threads_for(work, min(x.T, 64) * x.S * (x.D + x.Dv))
+    cdef bint stream = far_away(o.at, x.Dv * x.q.unit, work // x.n * x.T) if work else False
+    if threads == 1:
+        return _forward_share(x, 0, work, stream, o, lse)
+    for n in prange(threads, schedule="static", num_threads=threads):
+        failed += _forward_share(x, work * n // threads, work * (n + 1) // threads, stream, o, lse)
+    return failed
+
+
+cdef int _forward_share(const Heads *x, Py_ssize_t begin, Py_ssize_t end, bint stream, const Grid *o,
+                        floating *lse) noexcept nogil:
     cdef Py_ssize_t w
     cdef int failed = 0
-    cdef bint stream = far_away(o.at, x.Dv * x.q.unit, work // x.n * x.T) if work else False
-    cdef Space *mine = NULL
-    cdef Space own
-    if work <= 1 or work * min(x.T, 64) * x.S * (x.D + x.Dv) <= LITTLE:  # a team of one costs as much as a small op
-        own.memory = NULL
-        with nogil:
-            for w in range(work):
-                failed += _forward_piece(x, w // x.n, x.pieces + 5 * (w % x.n), stream, o, lse + w // x.n * x.T, &own)
-            free(own.memory)
-            fence()
-        return failed
-    with nogil, parallel():
-        mine = <Space *> calloc(1, sizeof(Space))
-        for w in prange(work, schedule="static"):
-            failed += _forward_piece(x, w // x.n, x.pieces + 5 * (w % x.n), stream, o, lse + w // x.n * x.T, mine)
-        if mine != NULL:
-            free(mine.memory)
-        free(mine)
-        fence()
+    cdef Space mine
+    memset(&mine, 0, sizeof(Space))
+    for w in range(begin, end):
+        failed += _forward_piece(x, w // x.n, x.pieces + 5 * (w % x.n), stream, o, lse + w // x.n * x.T, &mine)
+    free(mine.memory)
+    fence()
     return failed
 
 
@@ -128,8 +125,6 @@ cdef int _forward_piece(const Heads *x, Py_ssize_t head, const int64_t *piece, b
     if piece[1] - piece[0] == 1 and not x.threshold:
         _forward_query(x, head // x.H, head % x.H, piece, o, lse)
     elif piece[1] > piece[0]:
-        if mine == NULL:
-            return 1
         _forward_block(x, head // x.H, head % x.H, piece, stream, o, lse, mine)
         return mine.failed
     return 0
@@ -195,8 +190,7 @@ cdef void _forward_block(const Heads *x, Py_ssize_t b, Py_ssize_t h, const int64
     cdef Place sum = beside(shrink + BLOCK, Dvp, t0), k = place(&x.k, b, g), v = place(&x.v, b, g)
     cdef Place out = place(o, b, h)
     cdef double total[BLOCK]  # a double: an error of the sum would be one of δ, and every row of dA would add up to it
-    cdef floating *row
-    cdef floating *kept_row
+    cdef floating *row, *kept_row
     cdef ahead next
     if mine.failed:
         return
@@ -286,35 +280,34 @@ def backward(do, q, k, v, bias, o, lse, pieces, double scale, bint causal, Py_ss
         (<size_t> y.dk.at | <size_t> y.dv.at) % 64)
     if y.do_.kind != x.q.kind:
         raise TypeError(f"attention: do and q of one dtype; got {do.dtype} and {q.dtype}")
-    if x.q.kind == b"f":
-        failed = _backward(&x, &y, work, <float *> L)
-    else:
-        failed = _backward(&x, &y, work, <double *> L)
+    with nogil:
+        if x.q.kind == b"f":
+            failed = _backward(&x, &y, work, <float *> L)
+        else:
+            failed = _backward(&x, &y, work, <double *> L)
     if failed:
         raise MemoryError("attention: no memory for a block of scores")
 
 
-cdef int _backward(const Heads *x, const Slopes *y, Py_ssize_t work, const floating *lse) noexcept:
+cdef int _backward(const Heads *x, const Slopes *y, Py_ssize_t work, const floating *lse) noexcept nogil:
+    cdef int failed = 0, n, threads = threads_for(work, x.T * x.S * (x.D + x.Dv))
+    if threads == 1:
+        return _backward_share(x, y, 0, work, lse)
+    for n in prange(threads, schedule="static", num_threads=threads):
+        failed += _backward_share(x, y, work * n // threads, work * (n + 1) // threads, lse)
+    return failed
+
+
+cdef int _backward_share(const Heads *x, const Slopes *y, Py_ssize_t begin, Py_ssize_t end,
+                         const floating *lse) noexcept nogil:
     cdef Py_ssize_t w
     cdef int failed = 0
-    cdef Space *mine = NULL
-    cdef Space own
-    if work <= 1 or work * x.T * x.S * (x.D + x.Dv) <= LITTLE:
-        own.memory = NULL
-        with nogil:
-            for w in range(work):
-                failed += _backward_piece(x, y, w // x.n, x.pieces + 5 * (w % x.n), lse, &own)
-            free(own.memory)
-            fence()
-        return failed
-    with nogil, parallel():
-        mine = <Space *> calloc(1, sizeof(Space))
-        for w in prange(work, schedule="static"):
-            failed += _backward_piece(x, y, w // x.n, x.pieces + 5 * (w % x.n), lse, mine)
-        if mine != NULL:
-            free(mine.memory)
-        free(mine)
-        fence()
+    cdef Space mine
+    memset(&mine, 0, sizeof(Space))
+    for w in range(begin, end):
+        failed += _backward_piece(x, y, w // x.n, x.pieces + 5 * (w % x.n), lse, &mine)
+    free(mine.memory)
+    fence()
     return failed
 
 
@@ -326,10 +319,7 @@ cdef int _backward_piece(const Heads *x, const Slopes *y, Py_ssize_t pair, const
     cdef Place k = place(&x.k, b, g), v = place(&x.v, b, g), dk = place(&y.dk, b, g), dv = place(&y.dv, b, g)
     cdef Place sum_k = dk, sum_v = dv
     cdef bint once = (piece[1] - piece[0]) * shared <= BLOCK  # one block: nothing is read, or added to, a second time
-    cdef floating *scratch
-    cdef floating *more
-    if mine == NULL:
-        return 1
+    cdef floating *scratch, *more
     scratch = _scratch(mine, size + 2 * x.longest * (x.Dp + x.Dvp), lse)
     if mine.failed:
         return 1
@@ -364,8 +354,7 @@ cdef void _backward_block(const Heads *x, const Slopes *y, Py_ssize_t b, Py_ssiz
     cdef floating *L = delta + BLOCK
     cdef floating *more = L + BLOCK
     cdef Place q = place(&x.q, b, h), do = place(&y.do_, b, h), dq = place(&y.dq, b, h), sum_q = dq, near
-    cdef floating *row
-    cdef floating *grad
+    cdef floating *row, *grad
     cdef floating c = <floating> x.scale
     cdef ahead next
     next.arrays, next.left = 0, 0

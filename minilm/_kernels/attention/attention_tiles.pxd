@@ -13,6 +13,11 @@ cdef extern from "vecmath.h" nogil:
 
 cdef extern from * nogil:
     """
+    #if defined(_OPENMP)
+    #include <omp.h>
+    #else
+    static inline int omp_get_max_threads(void) { return 1; }
+    #endif
     #define REAL float
     #define DECAY vm_decayf
     #define NAME(x) x##_f
@@ -28,6 +33,7 @@ cdef extern from * nogil:
     #undef DECAY
     #undef NAME
     """
+    int omp_get_max_threads()
     enum:
         BLOCK
         ROWS
@@ -181,3 +187,11 @@ cdef inline floating exp(floating x) noexcept nogil:
         return vm_decayf(x)
     else:
         return vm_decay(x)
+
+
+cdef inline int threads_for(Py_ssize_t pieces, Py_ssize_t each) noexcept nogil:
+    """As many as there is work for: pieces of ``each`` products, scores times numbers in a row.
+
+    Where it is one, a loop is run without a team: a team of one costs 0.5 us, as much as a small op.
+    """
+    return 1 if pieces <= 1 or pieces * each <= 131072 else omp_get_max_threads()  # measured
