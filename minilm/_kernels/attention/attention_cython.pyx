@@ -22,8 +22,8 @@ from libc.string cimport memset
 
 from ..arrays cimport Grid, grid, reads, writes
 from .attention_tiles cimport (
-    BLOCK, ROWS, STEP, Place, ahead, also_ask, ask, at, beside, clear, copy_rows, dot, dots, draw, exp, far_away,
-    fence, first_column, hide, move, place, product, slopes, softmax, soon, threads_for, transpose
+    BLOCK, ROWS, STEP, Place, ahead, also_ask, ask, at, beside, clear, copy_rows, dot, dots, draw, end_key, exp,
+    far_away, fence, first_column, first_key, hide, move, place, product, slopes, softmax, soon, threads_for, transpose
 )
 
 QUERIES = BLOCK  # of one piece of the forward
@@ -61,16 +61,6 @@ cdef Heads _heads(q, k, v, bias, const int64_t[:, ::1] pieces, double scale, bin
         x.longest = max(x.longest, pieces[i, 3] - pieces[i, 2])
     x.scale, x.causal, x.window, x.threshold, x.kept, x.seed = scale, causal, window, threshold, kept, seed
     return x
-
-
-cdef inline Py_ssize_t _begin(const int64_t *piece, Py_ssize_t t0, Py_ssize_t window) noexcept nogil:
-    """The first key that any query of the piece from t0 on sees."""
-    return max(piece[2], t0 + piece[4] - window + 1)
-
-
-cdef inline Py_ssize_t _end(const int64_t *piece, Py_ssize_t t1, bint causal) noexcept nogil:
-    """The key after the last that any query of the piece before t1 sees."""
-    return max(min(piece[3], t1 + piece[4]), piece[2]) if causal else piece[3]
 
 
 cdef floating *_scratch(Space *mine, Py_ssize_t size, const floating *of_type) noexcept nogil:
@@ -134,7 +124,7 @@ cdef void _forward_query(const Heads *x, Py_ssize_t b, Py_ssize_t h, const int64
                          floating *lse) noexcept nogil:
     """One query, without dropout: every key between the first and the last that it sees counts, and no other."""
     cdef Py_ssize_t t = piece[0], D = x.D, Dv = x.Dv, g = h // (x.H // x.k.shape[1]), unit = sizeof(floating)
-    cdef Py_ssize_t i, d, s0, m, end = _end(piece, t + 1, x.causal), k_row = x.k.strides[2] // unit
+    cdef Py_ssize_t i, d, s0, m, end = end_key(piece, t + 1, x.causal), k_row = x.k.strides[2] // unit
     cdef floating A[64]  # BLOCK
     cdef const floating *query = <floating *> at(&x.q, b, h, t)
     cdef const floating *keys
@@ -143,7 +133,7 @@ cdef void _forward_query(const Heads *x, Py_ssize_t b, Py_ssize_t h, const int64
     cdef floating *row = <floating *> at(o, b, h, t)
     for d in range(Dv):
         row[d] = 0
-    for s0 in range(_begin(piece, t, x.window), end, 64):  # BLOCK
+    for s0 in range(first_key(piece, t, x.window), end, 64):  # BLOCK
         m = min(<Py_ssize_t> BLOCK, end - s0)
         keys = <floating *> at(&x.k, b, g, s0)
         if x.v.strides[2] == Dv * unit:
@@ -180,7 +170,7 @@ cdef void _forward_block(const Heads *x, Py_ssize_t b, Py_ssize_t h, const int64
                          floating *lse, Space *mine) noexcept nogil:
     cdef Py_ssize_t D = x.D, Dv = x.Dv, Dp = x.Dp, Dvp = x.Dvp, t0 = piece[0], n = piece[1] - t0, offset = piece[4]
     cdef Py_ssize_t g = h // (x.H // x.k.shape[1]), width = (n + STEP - 1) // STEP * STEP
-    cdef Py_ssize_t begin = _begin(piece, t0, x.window), end = _end(piece, t0 + n, x.causal)
+    cdef Py_ssize_t begin = first_key(piece, t0, x.window), end = end_key(piece, t0 + n, x.causal)
     cdef Py_ssize_t i, j, d, s0, m, diagonal, visible, head = b * x.H + h
     cdef floating *qT = _scratch(mine, BLOCK * (Dp + Dvp + 2 * BLOCK + 6) + x.longest * (Dp + Dvp), lse)  # times scale
     cdef floating *A = qT + Dp * BLOCK  # (BLOCK, BLOCK)
@@ -190,7 +180,8 @@ cdef void _forward_block(const Heads *x, Py_ssize_t b, Py_ssize_t h, const int64
     cdef Place sum = beside(shrink + BLOCK, Dvp, t0), k = place(&x.k, b, g), v = place(&x.v, b, g)
     cdef Place out = place(o, b, h)
     cdef double total[BLOCK]  # a double: an error of the sum would be one of δ, and every row of dA would add up to it
-    cdef floating *row, *kept_row
+    cdef floating *row
+    cdef floating *kept_row
     cdef ahead next
     if mine.failed:
         return
@@ -319,7 +310,8 @@ cdef int _backward_piece(const Heads *x, const Slopes *y, Py_ssize_t pair, const
     cdef Place k = place(&x.k, b, g), v = place(&x.v, b, g), dk = place(&y.dk, b, g), dv = place(&y.dv, b, g)
     cdef Place sum_k = dk, sum_v = dv
     cdef bint once = (piece[1] - piece[0]) * shared <= BLOCK  # one block: nothing is read, or added to, a second time
-    cdef floating *scratch, *more
+    cdef floating *scratch
+    cdef floating *more
     scratch = _scratch(mine, size + 2 * x.longest * (x.Dp + x.Dvp), lse)
     if mine.failed:
         return 1
@@ -342,7 +334,7 @@ cdef void _backward_block(const Heads *x, const Slopes *y, Py_ssize_t b, Py_ssiz
                           const int64_t *piece, bint once, const floating *lse, Place k, Place v, Place dk, Place dv,
                           floating *scratch) noexcept nogil:
     cdef Py_ssize_t D = x.D, Dv = x.Dv, Dp = x.Dp, Dvp = x.Dvp, n = min(<Py_ssize_t> BLOCK, piece[1] - t0)
-    cdef Py_ssize_t begin = _begin(piece, t0, x.window), end = _end(piece, t0 + n, x.causal), offset = piece[4]
+    cdef Py_ssize_t begin = first_key(piece, t0, x.window), end = end_key(piece, t0 + n, x.causal), offset = piece[4]
     cdef Py_ssize_t width = (n + STEP - 1) // STEP * STEP, head = b * x.H + h
     cdef Py_ssize_t i, j, s0, m, first, diagonal, visible, seen, rows
     cdef floating *qT = scratch  # (D, BLOCK), times scale
@@ -354,7 +346,8 @@ cdef void _backward_block(const Heads *x, const Slopes *y, Py_ssize_t b, Py_ssiz
     cdef floating *L = delta + BLOCK
     cdef floating *more = L + BLOCK
     cdef Place q = place(&x.q, b, h), do = place(&y.do_, b, h), dq = place(&y.dq, b, h), sum_q = dq, near
-    cdef floating *row, *grad
+    cdef floating *row
+    cdef floating *grad
     cdef floating c = <floating> x.scale
     cdef ahead next
     next.arrays, next.left = 0, 0

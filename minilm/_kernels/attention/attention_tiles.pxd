@@ -2,7 +2,7 @@
 """What attention_tiles.h does to a block, under one name for both types; and rows of one head, wherever they lie."""
 
 from cython cimport floating
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from ..arrays cimport Grid
@@ -195,3 +195,13 @@ cdef inline int threads_for(Py_ssize_t pieces, Py_ssize_t each) noexcept nogil:
     Where it is one, a loop is run without a team: a team of one costs 0.5 us, as much as a small op.
     """
     return 1 if pieces <= 1 or pieces * each <= 131072 else omp_get_max_threads()  # measured
+
+
+cdef inline Py_ssize_t first_key(const int64_t *piece, Py_ssize_t t0, Py_ssize_t window) noexcept nogil:
+    """The first key that any query of the piece from t0 on sees."""
+    return max(piece[2], t0 + piece[4] - window + 1)
+
+
+cdef inline Py_ssize_t end_key(const int64_t *piece, Py_ssize_t t1, bint causal) noexcept nogil:
+    """The key after the last that any query of the piece before t1 sees."""
+    return max(min(piece[3], t1 + piece[4]), piece[2]) if causal else piece[3]
