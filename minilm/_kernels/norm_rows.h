@@ -4,6 +4,7 @@
  * makes rms_norm.  A row, of C numbers, is read from memory once, in order; its other passes find it in the cache.  Sums
  * along it run in PARTS vectors at once, which hides the time that one addition takes, and go into a double after every
  * BLOCK numbers, so that long rows stay exact.  ``whole`` rows fill their vectors: the compiler drops what is for others.
+ * The last pass of a row asks for the next one, and for the lines that this will be written to.
  *
  * Vectors are GCC's and Clang's extension; other compilers get vectors of one element.  With 64 bytes they would be
  * slower: NumPy aligns arrays to 16, and then every load takes from two cache lines.
@@ -17,9 +18,12 @@
 #if defined(__GNUC__)
 typedef REAL NAME(vec) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_alias));
 #define INLINE static inline __attribute__((always_inline))
+#define AHEAD(p, write) \
+    if ((p) && c * sizeof(REAL) % 64 == 0) __builtin_prefetch((p) + C + c, write) /* a line of the next row */
 #else
 typedef REAL NAME(vec);
 #define INLINE static inline
+#define AHEAD(p, write)
 #endif
 #define LANES ((long)(sizeof(NAME(vec)) / sizeof(REAL)))
 #define PARTS 4
@@ -86,6 +90,10 @@ INLINE void NAME(forward_of)(const int whole, const int centred, long C, const R
     }
     *rstd = r = (REAL)(1 / sqrt(total / C + eps));
     EACH_VECTOR {
+        AHEAD(x, 0);
+        AHEAD(y, 0);
+        AHEAD(s, 1);
+        AHEAD(n, 1);
         NAME(vec) v = (NAME(load)(in + c, REST, 0) - mu) * r * NAME(load)(w + c, REST, 0);
         if (centred) v += NAME(load)(b + c, REST, 0);
         NAME(store)(n + c, REST, v);
@@ -107,6 +115,10 @@ INLINE void NAME(backward_of)(const int whole, const int centred, long C, const 
     }
     const REAL mean_g = (REAL)(total_g / C), mean_gn = (REAL)(total_gn / C);
     EACH_VECTOR {
+        AHEAD(ds, 0);
+        AHEAD(dn, 0);
+        AHEAD(s, 0);
+        AHEAD(dx, 1);
         const NAME(vec) d = NAME(load)(dn + c, REST, 0), n = (NAME(load)(s + c, REST, 0) - mu) * r;
         const NAME(vec) g = d * NAME(load)(w + c, REST, 0) + 0; /* + 0: rounded before <g> is taken away from it */
         NAME(vec) v = r * (g - mean_g - n * mean_gn);
@@ -131,6 +143,7 @@ INLINE void NAME(backward)(const int centred, long C, const REAL *ds, const REAL
     else NAME(backward_of)(1, centred, C, ds, dn, s, w, mean, rstd, dx, dw, db);
 }
 
+#undef AHEAD
 #undef EACH_VECTOR
 #undef EACH_PART
 #undef EACH_BLOCK
