@@ -57,6 +57,7 @@ SAVED_BY_THE_HEAD = (
 # Calls into compiled loops in a step: forward, backward and optimizer.
 LOOP_CALLS = {
     "embedding.gather": 2,
+    "embedding.clear": 1,  # the gradient of the positions; that of the tokens is added to the head's
     "embedding.scatter_add": 2,
     "layer_norm.forward_rows": 2 * L + 1,
     "layer_norm.backward_rows": 2 * L + 1,

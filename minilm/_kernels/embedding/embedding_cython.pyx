@@ -8,13 +8,14 @@ number of dw is summed by one thread, in the order of the places.
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from ..arrays cimport Rows, reads, rows, writes
 
 cdef enum:
     STRIPE = 64  # columns that one thread takes at a time: whole cache lines
     ENOUGH = 16384  # elements below which a second thread costs more than it saves
+    CLEARED = 65536  # bytes, about, that one thread clears at a time
 
 
 def gather(w, ids, y):
@@ -32,6 +33,20 @@ cdef void _gather(Py_ssize_t N, Py_ssize_t row, const char *w, const int64_t *id
     else:
         for i in prange(N, nogil=True, schedule="static"):
             memcpy(y + i * row, w + ids[i] * row, row)
+
+
+def clear(dw):
+    cdef Rows r = rows(dw)
+    _clear(r.N, r.C * r.unit, writes(dw, r.N * r.C, r.unit))
+
+
+cdef void _clear(Py_ssize_t N, Py_ssize_t row, char *dw) noexcept:
+    cdef Py_ssize_t k, each = max(1, CLEARED // max(1, row)), chunks = (N + each - 1) // each
+    if chunks == 1:
+        memset(dw, 0, N * row)
+        return
+    for k in prange(chunks, nogil=True, schedule="static"):
+        memset(dw + k * each * row, 0, min(each, N - k * each) * row)
 
 
 def scatter_add(dy, ids, int64_t padding_idx, dw):

@@ -22,6 +22,12 @@ def _gather(w, ids, y):
             y[i, c] = w[ids[i], c]
 
 
+@njit(parallel=True, cache=True)
+def clear(dw):
+    for i in prange(len(dw)):
+        dw[i] = 0
+
+
 def scatter_add(dy, ids, padding_idx, dw):
     _scatter_add(as_rows(dy), flat(ids), padding_idx, dw)
 
