@@ -18,7 +18,7 @@ def accumulate(to, x):  # of one shape -> to, or a new array
 
 
 def accumulate_compiled(loops):
-    """Wrap the compiled ``loops``, which take long arrays of one dtype whose numbers lie in the same order."""
+    """Wrap the compiled ``loops``, which take arrays of one dtype in C order; the reference does the rest."""
 
     def update(to, x):
         if x.dtype.char not in "fd" or not x.flags.c_contiguous:

@@ -14,7 +14,6 @@ x is one long row in C order, of which b is one period.  A block of sums stays i
 
 from cython cimport floating
 from cython.parallel cimport prange
-
 from libc.stdlib cimport free
 
 from ..arrays cimport Rows, add_up, reads, rows, writes, zeros

@@ -89,7 +89,7 @@ def product_of(loops):
     def product(a, b, c, bias=None, add=False, turned=False):
         N = c.shape[-1]
         K = a.size // max(1, len(c)) if turned else a.shape[-1]
-        worth_it = c.size >= FEW * N > 0 < K and (bias is not None or c.size * K >= LITTLE)
+        worth_it = min(N, K) > 0 and c.size >= FEW * N and (bias is not None or c.size * K >= LITTLE)
         if loops.GEMM and worth_it:
             bias = None if bias is None else np.ascontiguousarray(bias)
             if loops.product(a, b, c, bias, add, turned):

@@ -3,7 +3,6 @@
 
 from cython cimport floating
 from cython.parallel cimport prange
-
 from libc.stdlib cimport free
 
 from ..arrays cimport Grid, Matrix, Rows, add_up, grid, matrix, reads, rows, writes, zeros

@@ -5,7 +5,6 @@ The mathematics and the names are those of rms_norm.py.
 """
 
 from cython.parallel cimport prange
-
 from libc.stdlib cimport free
 
 from ..arrays cimport Rows, add_up, reads, rows, writes, zeros
