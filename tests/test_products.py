@@ -181,8 +181,19 @@ def test_all_axes_but_the_last_are_rows(loops, how, turned, dtype):
     assert np.isnan(c).all() != fits
     product_of(loops)(a, b, c, turned=turned)
     judge(c.reshape(-1, 70), left, of)
+    whole = np.empty_like(c)
+    assert loops.product(a.copy(), b, whole, None, False, turned)
+    assert (c == whole).all()  # from a copy, by the same loops: its bits are theirs
     product_of(loops)(a, b, c, add=True, turned=turned)
     judge(c.reshape(-1, 70), left, 2 * of)
+
+
+def test_rows_of_c_that_cannot_be_one_matrix_are_refused(loops):
+    """A copy of them would be written, and lost."""
+    a, b, c = np.ones((3, 11, 40)), np.ones((40, 70)), np.zeros((3, 16, 70))
+    with pytest.raises(ValueError, match="copy"):
+        product_of(loops)(a, b, c[:, 1:12])
+    assert (c == 0).all()
 
 
 def test_what_a_product_does_not_take_is_refused(loops):

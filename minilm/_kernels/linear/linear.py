@@ -92,9 +92,10 @@ def product_of(loops):
         worth_it = min(N, K) > 0 and c.size >= FEW * N and (bias is not None or c.size * K >= LITTLE)
         if loops.GEMM and worth_it:
             bias = None if bias is None else np.ascontiguousarray(bias)
-            if loops.product(a, b, c, bias, add, turned):
+            given = c, bias, add, turned
+            if loops.product(a, b, *given) or loops.product(_folded(a), _folded(b), *given):
                 return
-        a, b, c = _folded(a), _folded(b), _folded(c)
+        a, b, c = _folded(a), _folded(b), _folded(c, copy=False)
         if turned:
             a = a.T
         if add:
@@ -107,8 +108,8 @@ def product_of(loops):
     return product
 
 
-def _folded(x):  # (..., C) -> (N, C)
-    return x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1])
+def _folded(x, copy=None):  # (..., C) -> (N, C), a copy where its rows lie at unequal distances
+    return x if x.ndim == 2 else x.reshape(prod(x.shape[:-1]), x.shape[-1], copy=copy)
 
 
 def _add_in_blocks(a, b, c):
