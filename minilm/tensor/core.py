@@ -273,16 +273,13 @@ def apply(kernel: Kernel, *inputs: Tensor | None, **static: Any) -> Any:
         out, saved = kernel.forward(*arrays, **static)
         node = autograd.Node(kernel, tuple(parents), saved)
         node.places = tuple(_place(s, arrays, out) for s in saved)
-    if type(out) is np.ndarray:
-        return wrap(out, node)
     return _boxed(out, node) if type(out) is tuple else wrap(np.asarray(out), node)
 
 
 def _boxed(out: tuple, node: autograd.Node | None) -> tuple[Tensor, ...]:
     """Box the outputs of an op that has several."""
-    if node is None:
-        return tuple([wrap(np.asarray(a)) for a in out])
-    return tuple([wrap(np.asarray(a), autograd.Part(node, i, len(out))) for i, a in enumerate(out)])
+    n = len(out)
+    return tuple([wrap(np.asarray(a), node and autograd.Part(node, i, n)) for i, a in enumerate(out)])
 
 
 def _in_parts(op: str, inputs: tuple[Tensor | None, ...], static: dict) -> Any:

@@ -41,10 +41,7 @@ def adamw_compiled(loops):
     def update(p, g, m, v, *, lr, beta1, beta2, eps, weight_decay, steps, grad_scale):
         at, starts, laid = places.table((p, g, m, v), written=(True, False, True, True))
         by_step = {t: _repairs(lr, beta1, beta2, t) for t in set(steps)}
-        repairs = np.empty((len(steps), 2))
-        for t, pair in by_step.items():  # most often one
-            repairs[[s == t for s in steps] if len(by_step) > 1 else slice(None)] = pair
-        repairs = repairs.reshape(len(p), 2)
+        repairs = np.array([by_step[t] for t in steps], np.float64).reshape(len(p), 2)
         loops.update(at, starts, repairs, 1 - lr * weight_decay, beta1, beta2, eps, grad_scale)
         for column, copies in zip((p, g, m, v), laid, strict=True):
             if copies is not column and column is not g:
