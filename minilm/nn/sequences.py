@@ -94,7 +94,7 @@ class Sequences:
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, T, H D) -> (B, H, T, D), a view.  ValueError where the heads do not divide the last axis."""
     B, T, C = x._data.shape
-    return rearrange(x, (B, T, heads, _width("split_heads", C, heads)), (0, 2, 1, 3))
+    return _rearrange(x, (B, T, heads, _width("split_heads", C, heads)), (0, 2, 1, 3))
 
 
 def split_fused_heads(x: Tensor, heads: int, *, by_head: bool = False) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,17 +106,17 @@ def split_fused_heads(x: Tensor, heads: int, *, by_head: bool = False) -> tuple[
     B, T, C = x._data.shape
     D = _width("split_fused_heads", C, 3 * heads)
     if by_head:
-        return rearrange(x, (B, T, heads, 3, D), (3, 0, 2, 1, 4), apart=True)
-    return rearrange(x, (B, T, 3, heads, D), (2, 0, 3, 1, 4), apart=True)
+        return _rearrange(x, (B, T, heads, 3, D), (3, 0, 2, 1, 4), apart=True)
+    return _rearrange(x, (B, T, 3, heads, D), (2, 0, 3, 1, 4), apart=True)
 
 
 def merge_heads(x: Tensor) -> Tensor:
     """(B, H, T, D) -> (B, T, H D)."""
     B, H, T, D = x._data.shape
-    return rearrange(x, (B, H, T, D), (0, 2, 1, 3), (B, T, H * D))
+    return _rearrange(x, (B, H, T, D), (0, 2, 1, 3), (B, T, H * D))
 
 
-def rearrange(
+def _rearrange(
     x: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], to: tuple[int, ...] | None = None, apart: bool = False
 ) -> Any:
     """x.reshape(shape).transpose(axes).reshape(to), on the tape once; or, ``apart``, each index of its first axis."""
@@ -125,7 +125,7 @@ def rearrange(
 
 def _width(name: str, C: int, heads: int) -> int:
     if heads < 1 or C % heads:
-        raise ValueError(f"{name}: {heads} heads must divide the last axis; got {C}. Is this another model's size?")
+        raise ValueError(f"{name}: the last axis must be a multiple of {heads}; got {C}. Is it another model's size?")
     return C // heads
 
 

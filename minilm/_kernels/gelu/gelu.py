@@ -58,7 +58,7 @@ def gelu_compiled(loops):
             return (None,)
         x, approximate = saved
         dx = np.empty(x.shape, x.dtype)
-        loops.backward(np.ascontiguousarray(dy), np.ascontiguousarray(x), None, dx, 1, None, approximate == "tanh")
+        loops.backward(np.ascontiguousarray(dy), np.ascontiguousarray(x), None, dx, 0, None, approximate == "tanh")
         return (dx,)
 
     return forward, backward

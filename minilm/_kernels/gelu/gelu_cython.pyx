@@ -157,7 +157,7 @@ cdef void _forward(Py_ssize_t begin, Py_ssize_t end, const floating *x, Py_ssize
 
 
 def backward(dy, x, b, dx, Py_ssize_t chunks, db, bint tanh):
-    """db, which may be None, is the sum of the rows of dx, made in chunks; without b it is nothing."""
+    """db, which may be None, is the sum of the rows of dx, made in chunks; without b there is no sum, and no chunks."""
     cdef Rows r = rows(x)
     cdef Py_ssize_t n = r.N * r.C, C = 0 if b is None else r.C
     cdef const char *down = reads(dy, n, r.unit)

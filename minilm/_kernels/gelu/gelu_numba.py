@@ -85,7 +85,7 @@ def _forward(x, b, y, tanh):
 
 
 def backward(dy, x, b, dx, chunks, db, tanh):
-    """db, which may be None, is the sum of the rows of dx, made in chunks; without b it is nothing."""
+    """db, which may be None, is the sum of the rows of dx, made in chunks; without b there is no sum, and no chunks."""
     if b is None:
         b, chunks = np.empty(0, x.dtype), 1 + x.size // SHARE
     sums = np.zeros((chunks, len(b)), x.dtype)
