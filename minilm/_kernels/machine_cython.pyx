@@ -18,12 +18,7 @@ from numpy cimport (
 
 cdef extern from *:
     """
-    #if defined(_OPENMP)
-    #include <omp.h>
-    #else
-    static int omp_get_max_threads(void) { return 1; }
-    static void omp_set_num_threads(int n) { (void)n; }
-    #endif
+    #include "openmp.h"
 
     /* 1, 3 or 4: the x86-64 level of this processor, counting only what the operating system saves and restores. */
     static int ml_x86_64_level(void) {

@@ -7,17 +7,16 @@ from libc.string cimport memset
 
 from ..arrays cimport Grid
 
+cdef enum:
+    LITTLE = 131072  # products below which a second thread costs more than it saves (measured)
+
 cdef extern from "vecmath.h" nogil:
     float vm_decayf(float)
     double vm_decay(double)
 
 cdef extern from * nogil:
     """
-    #if defined(_OPENMP)
-    #include <omp.h>
-    #else
-    static inline int omp_get_max_threads(void) { return 1; }
-    #endif
+    #include "openmp.h"
     #define REAL float
     #define DECAY vm_decayf
     #define NAME(x) x##_f
@@ -194,7 +193,7 @@ cdef inline int threads_for(Py_ssize_t pieces, Py_ssize_t each) noexcept nogil:
 
     Where it is one, a loop is run without a team: a team of one costs 0.5 us, as much as a small op.
     """
-    return 1 if pieces <= 1 or pieces * each <= 131072 else omp_get_max_threads()  # measured
+    return 1 if pieces * each <= LITTLE else <int> min(pieces, omp_get_max_threads())
 
 
 cdef inline Py_ssize_t first_key(const int64_t *piece, Py_ssize_t t0, Py_ssize_t window) noexcept nogil:

@@ -18,10 +18,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "openmp.h"
+
 /* Elsewhere NumPy's BLAS is the better one; and Windows has no aligned_alloc. */
 #if defined(_OPENMP) && defined(__GNUC__) && defined(__FMA__) && !defined(_WIN32)
 #define HAS_GEMM 1
-#include <omp.h>
 #define TALL (VECTOR == 64 ? 12 : 6) /* 24 sums in 32 registers, or 12 in 16 */
 #else
 #define HAS_GEMM 0
