@@ -7,6 +7,8 @@ what counts is the ratio of each round, not a time.
 PyTorch runs eager and compiled, with its own fused attention and AdamW; *tuned* means that glibc's malloc is told,
 through variables that few users set, to keep its memory.  Out of the box it is the better of the first two, tuned the
 better of the other two.  minilm is set up as `minilm train` sets it up, and needs no variables.
+
+With --parts n every step takes its batch in n equal parts, one after another, and adds up their gradients.
 """
 
 import argparse
@@ -63,10 +65,11 @@ def our_config(size):
     return GPT2Config(**sizes, activation_function=gelu, bias=bias, **still)
 
 
-# ---- the sides: the phases of a step.  Each is given what the one before returned: (inputs, targets), ..., a number
+# ---- the sides: the phases of a step.  Each is given what the one before returned: (inputs, targets), ..., a number.
+# Of a batch in parts, each part goes through all but the last
 
 
-def minilm_phases(side, size, weights, threads):
+def minilm_phases(side, size, weights, threads, parts):
     from minilm import optim
     from minilm._kernels import threads as pool
     from minilm._kernels.process import tune_process
@@ -81,18 +84,18 @@ def minilm_phases(side, size, weights, threads):
     optimizer = optim.AdamW(parameters, **ADAMW)
 
     def backward(loss):
-        loss.backward()
-        return loss
+        loss.backward(np.asarray(1 / parts, loss.dtype))
+        return loss.item()
 
     def update(loss):
         optimizer.step(grad_scale=optim.clip_factor(optim.global_norm(parameters), MAX_NORM))
         optimizer.zero_grad()
-        return loss.item()
+        return loss
 
     return {"forward": lambda batch: causal_lm.loss(model, *batch), "backward": backward, "optimizer": update}
 
 
-def torch_phases(side, size, weights, threads):
+def torch_phases(side, size, weights, threads, parts):
     import torch
 
     from .torch_gpt import GPT
@@ -104,20 +107,20 @@ def torch_phases(side, size, weights, threads):
     loss_of = torch.compile(model) if "compile" in side else model
 
     def backward(loss):
-        loss.backward()
-        return loss
+        (loss / parts if parts > 1 else loss).backward()
+        return loss.item()
 
     def update(loss):
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return loss.item()
+        return loss
 
     return {"forward": lambda batch: loss_of(*map(torch.from_numpy, batch)), "backward": backward, "optimizer": update}
 
 
-def jax_phases(side, size, weights, threads):
-    """JAX compiles the step as a whole, which therefore has no phases."""
+def jax_phases(side, size, weights, threads, parts):
+    """JAX compiles the step as a whole, which therefore has no phases, and no parts."""
     from .jax_gpt import trainer
 
     layers, heads, *_, gelu = SIZES[size]
@@ -127,23 +130,31 @@ def jax_phases(side, size, weights, threads):
 # ---- one process a side: reads how many steps to do, answers with losses, seconds, page faults and memory
 
 
-def work(side, size, weights_file, threads):
+def work(side, size, weights_file, threads, parts):
     import resource
 
     make = {"minilm": minilm_phases, "torch": torch_phases, "jax": jax_phases}[side.split("-")[0]]
     with np.load(weights_file) as file:
-        phases = make(side, size, dict(file), threads)
+        phases = make(side, size, dict(file), threads, parts)
+    *of_parts, last = phases
 
     def answer(steps):
         losses, seconds = [], {name: [] for name in phases}
         data = batches(size, steps)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for value in data:
-            for name, phase in phases.items():
-                start = time.perf_counter()
-                value = phase(value)
-                seconds[name].append(time.perf_counter() - start)
-            losses.append(value)
+        for batch in data:
+            values = list(np.split(batch, parts, axis=1))
+            took = dict.fromkeys(phases, 0.0)
+            for i in range(parts):
+                for name in of_parts:
+                    start = time.perf_counter()
+                    values[i] = phases[name](values[i])
+                    took[name] += time.perf_counter() - start
+            start = time.perf_counter()
+            losses.append(phases[last](np.mean(values) if of_parts else values[0]))
+            took[last] = time.perf_counter() - start
+            for name in phases:
+                seconds[name].append(took[name])
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
         step = float(np.median(np.sum(list(seconds.values()), axis=0)))
         phase_medians = {name: float(np.median(times)) for name, times in seconds.items()}
@@ -177,20 +188,20 @@ def roof(threads):
 # ---- the comparison
 
 
-def compare(size, others, rounds, steps, threads):
+def compare(size, others, rounds, steps, threads, parts=1):
     """Return everything that was measured: a dict that JSON can hold."""
     from minilm.models.gpt2 import GPT2LMHeadModel
 
     for package in sorted({side.split("-")[0] for side in others}):
         require(package)
-    found = {"machine": machine(threads), "size": size, "steps": steps, "flops": flops(size)}
+    found = {"machine": machine(threads), "size": size, "steps": steps, "parts": parts, "flops": flops(size)}
     names = ("minilm", *others)
     environ = {side: KEEPS_MEMORY for side in others if side.endswith("tuned")}
     environ["jax"] = {"NPROC": str(threads)}  # how many threads XLA starts
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder, "weights.npz")
         np.savez(weights, **GPT2LMHeadModel(our_config(size), rng=np.random.default_rng(0)).state_dict())
-        given = ["--size", size, "--weights", str(weights), "--threads", str(threads)]
+        given = ["--size", size, "--weights", str(weights), "--threads", str(threads), "--parts", str(parts)]
         workers = {side: [side, *given] for side in (*names, "roof")}
         with started("benchmarks.train_step", workers, threads, environ) as sides:
             losses = {side: sides[side].ask(CHECKED)["losses"] for side in names}
@@ -221,9 +232,8 @@ def compare(size, others, rounds, steps, threads):
 
 def report(found):
     print(header(found["machine"]))
-    print(
-        f"{found['size']}: {found['flops'] / 1e9:.3g} GFLOP a step, sgemm {np.median(found['sgemm']) / 1e9:.0f} GFLOP/s"
-    )
+    what = f"{found['size']} in {found['parts']} parts" if found["parts"] > 1 else found["size"]
+    print(f"{what}: {found['flops'] / 1e9:.3g} GFLOP a step, sgemm {np.median(found['sgemm']) / 1e9:.0f} GFLOP/s")
     print(
         f"\n{'':<20}{'ms a step':>10} {'(min to max)':<20}{'tokens/s':>9}{'forward':>9}{'backward':>9}{'optimizer':>10}"
         f"{'of sgemm':>9}{'faults':>8}{'peak MB':>9}"
@@ -254,6 +264,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=20, help="steps a round; the median of them counts")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--parts", type=int, default=1, help="of a batch; they divide its size")
     parser.add_argument("--json", type=Path, help="write all that was measured to this file")
     parser.add_argument("--worker", choices=("minilm", *OTHERS, "roof"), help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
@@ -261,9 +272,14 @@ def main():
     if args.worker == "roof":
         return roof(args.threads)
     if args.worker:
-        return work(args.worker, args.size, args.weights, args.threads)
+        return work(args.worker, args.size, args.weights, args.threads, args.parts)
     others = args.sides or [side for group in args.against for side in AGAINST[group]]
-    found = compare(args.size, tuple(dict.fromkeys(others)), args.rounds, args.steps, args.threads)
+    rows = SIZES[args.size][4]
+    if args.parts < 1 or rows % args.parts:
+        parser.error(f"--parts must divide the {rows} rows of a batch of {args.size}; got {args.parts}")
+    if args.parts > 1 and "jax" in others:
+        parser.error("--parts: JAX's step is compiled whole, and takes its batch whole")
+    found = compare(args.size, tuple(dict.fromkeys(others)), args.rounds, args.steps, args.threads, args.parts)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
     report(found)

@@ -61,9 +61,12 @@ def backward(root: Node, dy: Any, *, retain: bool = False, as_tensor: Callable |
 
     ``retain`` keeps what was saved for another walk.  ``as_tensor(array, node)``, when given, makes the walk itself
     differentiable: saved arrays become Tensors again.  Raises RuntimeError, naming the op, where an op's arrays were
-    freed by an earlier walk or written to since they were saved.
+    freed by an earlier walk or written to since they were saved; no ``leaf.grad`` is touched then.  A walk that is
+    interrupted, or runs out of memory, may leave those that were there with a part of theirs added.
     """
     for leaf, grad, owned in _walk(root, dy, (), retain, as_tensor):
+        if grad is leaf.grad:  # was added to on the way
+            continue
         if as_tensor is not None:
             leaf.grad = grad if leaf.grad is None else leaf.grad + grad
         elif leaf.grad is None:
@@ -92,7 +95,9 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
         for node in reversed(order):
             if any(parent in useful for parent in node.parents):
                 useful.add(node)
-    grads, owned, given = {root: dy}, set(), [dy]  # given: arrays of others, which nobody may keep
+    owned: set[Node] = set() if wanted or as_tensor is not None else _growing(order, dy)
+    grads: dict[Any, Any] = {leaf: leaf.grad for leaf in owned}
+    grads[root], given = dy, [dy]  # given: arrays of others, which nobody may keep
     for node in order:
         if (grad := grads.pop(node, None)) is None:  # nothing came down this path
             continue
@@ -113,20 +118,22 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
         saved = _saved(node, kernel, as_tensor)
         if not retain:
             node.saved = _FREED
-        if kernel.accumulate is not None and as_tensor is None and parents[0] in owned:
-            kernel.accumulate(grads[parents[0]], grad, saved)
-            continue
         if useful is None:
             needs = tuple([p is not None for p in parents])
         else:
             needs = tuple([p is not None and p in useful for p in parents])
-        parts = kernel.backward(grad, saved, needs)
+        if kernel.adds and as_tensor is None:
+            into = tuple([grads[p] if p in owned else None for p in parents])
+            parts = kernel.backward(grad, saved, needs, into)
+        else:
+            parts = kernel.backward(grad, saved, needs)
         for parent, part in zip(parents, parts, strict=True):
             if part is None or parent is None or (useful is not None and parent not in useful):
                 continue
             held = grads.get(parent)
             if held is not None and parent in owned:
-                grads[parent] = _gathered(held, part)
+                if part is not held:  # which the op has added it to
+                    grads[parent] = _gathered(held, part)
                 continue
             # A backward may hand on its dy, a view of it, or one array twice; anything else is ours to write into.
             ours = type(part) is np.ndarray and part.base is None and part is not grad and _once(part, parts, grad)
@@ -139,6 +146,31 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
                 ours = isinstance(grads[parent], np.ndarray)  # NumPy's sum of numbers without axes is not
             if ours:
                 owned.add(parent)
+
+
+def _growing(order: list[Node], dy: Any) -> set[Node]:
+    """Return the leaves under a root whose gradients the walk adds to on its way; else it does so in the end.
+
+    On the way, nothing is held twice, and a product adds to the gradient that is there.  In the end, where something may
+    fail before it (what was saved is no more, hooks run a user's code), or may read the gradient (dy, an op that was
+    given it, a hook of the leaf).
+    """
+    found = set()
+    for leaf in order:
+        if leaf.kernel is not None or leaf.grad is None:
+            continue
+        grad = leaf.grad
+        if not (isinstance(grad, np.ndarray) and grad.flags.writeable) or guard.is_exposed(grad):
+            continue
+        if not np.may_share_memory(grad, dy):
+            found.add(leaf)
+    if found and all(not node.hooks and _is_whole(node) for node in order):
+        return found
+    return set()
+
+
+def _is_whole(node: Node) -> bool:
+    return node.saved is not _FREED and guard.broken(node.saved, node.seal) is None
 
 
 def _gathered(to: np.ndarray | None, grad: Any) -> np.ndarray:

@@ -66,6 +66,11 @@ def expose(array: np.ndarray, *, given: bool = False) -> np.ndarray:
     return array
 
 
+def is_exposed(array: np.ndarray) -> bool:
+    """Return whether the user was seen to hold ``array``, or what it is a view of."""
+    return id(_owner(array)) in _exposed
+
+
 def seal(saved: tuple) -> Seal:
     """Return the stamp that ``broken`` needs."""
     checksums = None

@@ -223,6 +223,42 @@ def test_logits_are_never_held_together(backend, monkeypatch):
     assert peak < 2000 * 500 * 4 / 4
 
 
+ADDED = {  # by the compiled forms, where it costs less than to make a gradient and to add it
+    "embedding": ("w",),
+    "gelu_linear": ("w",),
+    "linear": ("x", "w"),
+    "linear_cross_entropy": ("x", "w", "b"),
+}
+
+
+@every_case
+@every_dtype
+@pytest.mark.parametrize("layout", ["plain", "fortran", "other dtype"])
+def test_a_gradient_is_added_to_the_one_that_is_there(op, size, layout, dtype, backend):
+    """What comes back is either that array, or the gradient alone, which the tape adds."""
+    kernel = registry.load(op, backend)
+    if not kernel.adds:
+        return
+    arrays, static = sample(op, size, dtype)
+    needs, rng = tuple(floating(arrays)), np.random.default_rng(2)
+    out, saved = kernel.forward(*arrays, **static)
+    dy = dout(out, (0,))
+    alone = kernel.backward(dy, saved, needs)
+    there = [None if g is None else np.asarray(rng.standard_normal(g.shape)).astype(dtype) for g in alone]
+    laid = {"fortran": lambda a: np.array(a, order="F"), "other dtype": lambda a: a.astype(np.float16)}
+    into = tuple(None if a is None else laid.get(layout, np.copy)(a) for a in there)
+    _, saved = kernel.forward(*arrays, **static)
+    got = kernel.backward(dy, saved, needs, into)
+    for name, g, one, a, to in zip(SIZES[op][size][0], got, alone, there, into, strict=True):
+        if one is None:
+            assert g is None, name
+        elif layout != "other dtype" or g is not to:
+            assert_close(g, one + a if g is to else one, AGAINST_REFERENCE[dtype], f"d{name}")
+            assert g.dtype == dtype, name
+        if one is not None and layout == "plain" and backend != "numpy":
+            assert (g is to) == (name in ADDED[op]), name
+
+
 @pytest.mark.parametrize("scale", [1.0, -0.25])
 def test_a_second_backward_through_the_head_is_right(scale, backend):
     arrays, static = sample("linear_cross_entropy", "chunks")

@@ -15,9 +15,8 @@ The reference file defines
     foo_backward(dout, saved, needs) -> one gradient per array, None where needs[i] is False
     foo_compiled(loops) -> the same two functions around the loops of foo_numba or foo_cython
 
-and, if the gradient of its first array is mostly zeros,
-
-    foo_accumulate(into, dout, saved), which adds that gradient into an array; foo_compiled returns it as the third
+A backward that can add a gradient to one that is there, for less than making it and adding it after, takes ``into`` as
+well: for each array the gradient that it has already, or None.  It returns that array where it added to it.
 
 A reference whose op runs on the loops of another says so in ``LOOPS``, and has no loops of its own.
 An op of several outputs returns a tuple of them as ``out``; ``dout`` is then a list, None where no gradient came.

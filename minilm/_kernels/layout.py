@@ -57,6 +57,13 @@ def add_up(parts, to):  # (chunks, C), (C,)
         np.add.reduce(parts, axis=0, out=to)
 
 
+def room(into, shape, dtype):
+    """Return where to write a gradient, and whether to add it to what is there: ``into``, if loops can take that."""
+    if into is not None and into.dtype == dtype and into.flags.c_contiguous:
+        return into, True
+    return np.empty(shape, dtype), False
+
+
 def side_by_side(parts):  # n of (...) -> n and (...), or None
     """Return ``parts`` as one array, without a copy, where they lie in one at equal distances."""
     if (found := _finder()(parts)) is None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from types import ModuleType
@@ -45,16 +45,20 @@ _chosen = ContextVar("minilm_backend", default=os.environ.get("MINILM_BACKEND", 
 class Kernel:
     """The forward and backward of one op on one backend.
 
-    ``accumulate(into, dy, saved)``, where an op has it, adds the gradient of the first input into an array in place:
-    for ops whose gradient is mostly zeros.  ``primitive``: the backward can itself be differentiated.
+    ``adds``: the backward takes ``into`` as well, for each input an array to add that gradient to, or None.
+    ``primitive``: the backward can itself be differentiated.
     """
 
     op: str
     backend: str
     forward: Callable
     backward: Callable
-    accumulate: Callable | None = None
     primitive: bool = False
+    adds: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        code = getattr(self.backward, "__code__", None)
+        object.__setattr__(self, "adds", code is not None and "into" in code.co_varnames[: code.co_argcount])
 
 
 class BackendUnavailable(ImportError):
@@ -71,8 +75,7 @@ def load(op: str, backend: str) -> Kernel:
     if backend == "numpy":
         if op in UPDATES:
             return Kernel(op, backend, getattr(reference, op), _no_backward)
-        forward, backward = getattr(reference, f"{op}_forward"), getattr(reference, f"{op}_backward")
-        return Kernel(op, backend, forward, backward, getattr(reference, f"{op}_accumulate", None))
+        return Kernel(op, backend, getattr(reference, f"{op}_forward"), getattr(reference, f"{op}_backward"))
     try:
         owners = getattr(reference, "LOOPS", op)
         loops = [_LOOPS[backend](owner) for owner in ((owners,) if isinstance(owners, str) else owners)]

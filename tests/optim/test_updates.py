@@ -84,8 +84,9 @@ def test_arrays_that_do_not_belong_together_are_refused_before_anything_is_writt
 
 @every_dtype
 @pytest.mark.parametrize("layout", ["plain", "fortran", "strided", "other dtype", "read-only"])
+@pytest.mark.parametrize("r", [1, -2])  # of which products are exact: fused or not, the sum is rounded once
 @pytest.mark.parametrize("size", SIZES_OF["accumulate"])
-def test_accumulate_is_numpys_sum_to_the_bit(size, layout, dtype, backend):
+def test_accumulate_is_numpys_sum_to_the_bit(size, r, layout, dtype, backend):
     (to, x), _ = sample("accumulate", size, dtype)
     layouts = {
         "fortran": lambda a: np.array(a, order="F"),
@@ -94,8 +95,8 @@ def test_accumulate_is_numpys_sum_to_the_bit(size, layout, dtype, backend):
     }
     x = layouts.get(layout, np.copy)(x)
     x.flags.writeable = False
-    want, before = x if to is None else to + x.astype(dtype), x.copy()
-    got = registry.load("accumulate", backend).forward(to, x)
+    want, before = np.copy(r * x if to is None else to + r * x.astype(dtype)), x.copy()
+    got = registry.load("accumulate", backend).forward(to, x, r)
     assert got.dtype == want.dtype
     assert got.tobytes() == want.tobytes()
     assert to is None or got is to

@@ -6,32 +6,29 @@ Backward: every row of w collects the gradients of the places where it was used,
 
     dw[j] = Σ_{i : ids[i] = j} dy[i]        and 0 for j = padding_idx
 
-Where w already has a gradient on the way back, as the table that is the head's matrix too, the dy are added into that:
-no second table, mostly zeros, is made and summed.  Saves the ids and the number of rows.
+Where w already has a gradient, as the table that is the head's matrix too, the dy are added into that (``into``): no
+second table, mostly zeros, is made and summed.  Saves the ids and the number of rows.
 Every id must lie in 0 … V - 1.
 Derivation: embedding.md.
 """
 
 import numpy as np
 
+from ..layout import room
+
 
 def embedding_forward(w, ids, *, padding_idx):  # (V, C), (...) -> (..., C)
     return w[ids], (ids, w.shape[0], padding_idx)
 
 
-def embedding_backward(dy, saved, needs):
-    _, V, _ = saved
+def embedding_backward(dy, saved, needs, into=(None, None)):
+    ids, V, padding_idx = saved
     if not needs[0]:
         return None, None
-    dw = np.zeros((V, dy.shape[-1]), dy.dtype)
-    embedding_accumulate(dw, dy, saved)
-    return dw, None
-
-
-def embedding_accumulate(into, dy, saved):  # (V, C), (..., C)
-    ids, V, padding_idx = saved
+    dw = np.zeros((V, dy.shape[-1]), dy.dtype) if into[0] is None else into[0]
     counts = np.full(ids.shape, True) if padding_idx is None else ids != padding_idx % V
-    np.add.at(into, ids[counts], dy[counts])
+    np.add.at(dw, ids[counts], dy[counts])
+    return dw, None
 
 
 def embedding_compiled(loops):
@@ -43,20 +40,14 @@ def embedding_compiled(loops):
         loops.gather(np.ascontiguousarray(w), ids, y)
         return y, (ids, len(w), padding_idx)
 
-    def backward(dy, saved, needs):
+    def backward(dy, saved, needs, into=(None, None)):
         if not needs[0]:
             return None, None
-        _, V, _ = saved
-        dw = np.empty((V, dy.shape[-1]), dy.dtype)
-        loops.clear(dw)  # on all threads, where np.zeros clears memory that was used before on one
-        accumulate(dw, dy, saved)
+        ids, V, padding_idx = saved
+        dw, there = room(into[0], (V, dy.shape[-1]), dy.dtype)
+        if not there:
+            loops.clear(dw)  # on all threads, where np.zeros clears memory that was used before on one
+        loops.scatter_add(np.ascontiguousarray(dy), ids, -1 if padding_idx is None else padding_idx % V, dw)
         return dw, None
 
-    def accumulate(into, dy, saved):
-        ids, V, padding_idx = saved
-        if into.flags.c_contiguous:
-            loops.scatter_add(np.ascontiguousarray(dy), ids, -1 if padding_idx is None else padding_idx % V, into)
-        else:
-            embedding_accumulate(into, dy.reshape(*ids.shape, dy.shape[-1]), saved)
-
-    return forward, backward, accumulate
+    return forward, backward

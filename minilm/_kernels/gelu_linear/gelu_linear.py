@@ -55,10 +55,10 @@ def gelu_linear_compiled(loops, loops_of_linear):
         y, _ = product(bent(x, s, approximate), w, b, transposed=transposed)
         return y, (x, s, w, approximate, transposed)
 
-    def backward(dy, saved, needs):
+    def backward(dy, saved, needs, into=(None,) * 4):
         x, s, w, approximate, transposed = saved
         a = bent(x, s, approximate) if needs[2] else x  # da asks for its shape alone
-        da, dw, db = product_back(dy, (a, w, transposed), (needs[0] or needs[1], *needs[2:]))
+        da, dw, db = product_back(dy, (a, w, transposed), (needs[0] or needs[1], *needs[2:]), (None, *into[2:]))
         del a
         dx = ds = None
         if da is not None and s is None:

@@ -21,7 +21,7 @@ from math import prod
 
 import numpy as np
 
-from ..layout import CHUNKS, flat
+from ..layout import CHUNKS, flat, room
 
 CHUNK = 1 << 18  # numbers that one thread sums, or more where that would make too many chunks
 FEW = 8  # rows below which a product is a few passes over a matrix, which BLAS makes without a copy
@@ -62,15 +62,15 @@ def linear_compiled(loops):
         product(x, W, y, b)
         return y, (x, w, transposed)
 
-    def backward(dy, saved, needs):
+    def backward(dy, saved, needs, into=(None, None, None)):
         x, w, transposed = saved
         dx = dw = db = None
         if needs[0]:
-            dx = np.empty(x.shape, x.dtype)
-            product(dy, w if transposed else w.T, dx)
+            dx, there = room(into[0], x.shape, x.dtype)
+            product(dy, w if transposed else w.T, dx, add=there)
         if needs[1]:
-            dw = np.empty(w.shape, w.dtype)
-            product(dy, x, dw, turned=True) if transposed else product(x, dy, dw, turned=True)
+            dw, there = room(into[1], w.shape, w.dtype)
+            product(*((dy, x) if transposed else (x, dy)), dw, add=there, turned=True)
         if needs[2]:
             db = np.empty(dy.shape[-1:], dy.dtype)
             loops.sum_rows(np.ascontiguousarray(dy), min(CHUNKS, 1 + dy.size // CHUNK), db)

@@ -18,11 +18,12 @@ Derivation, and why the logits are not computed twice: linear_cross_entropy.md.
 
 import numpy as np
 
+from ..accumulate.accumulate import accumulate_compiled
 from ..cross_entropy.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from ..linear.linear import linear_backward, linear_forward, product_of
 
 LINE = 64  # bytes, of the caches
-LOOPS = "cross_entropy", "linear"  # the ops whose loops these are
+LOOPS = "cross_entropy", "linear", "accumulate"  # the ops whose loops these are
 
 
 def linear_cross_entropy_forward(  # (N, C), (V, C), (V,), (N,) -> ()
@@ -39,9 +40,9 @@ def linear_cross_entropy_backward(dloss, saved, needs):
     return *linear_backward(dz, saved[:3], needs[:3]), None
 
 
-def linear_cross_entropy_compiled(loops, loops_of_linear):
-    """Wrap the ``loops`` of both ops: a chunk's logits are a product, which become its loss and gradient in place."""
-    product = product_of(loops_of_linear)
+def linear_cross_entropy_compiled(loops, loops_of_linear, loops_of_accumulate):
+    """Wrap the ``loops`` of these ops: a chunk's logits are a product, which become its loss and gradient in place."""
+    product, accumulate = product_of(loops_of_linear), accumulate_compiled(loops_of_accumulate)
 
     def walk(x, w, b, target, ignore_index, label_smoothing, reduction, rows, needs):
         """Return the loss, and of its gradients in x, w and b those that are needed."""
@@ -81,17 +82,18 @@ def linear_cross_entropy_compiled(loops, loops_of_linear):
         out, made = walk(*given, gradients)
         return out, (*given, [made])
 
-    def backward(dloss, saved, needs):
+    def backward(dloss, saved, needs, into=(None,) * 4):
         *given, made = saved
         # They are given away, scaled in place: another pass through a graph that was retained makes them anew.
         grads = made.pop() if made else (None, None, None)
         if any(need and g is None for need, g in zip(needs[:3], grads, strict=True)):
             _, grads = walk(*given, needs[:3])
         grads = [g if need else None for need, g in zip(needs[:3], grads, strict=True)]
-        if dloss != 1:
-            for g in grads:
-                if g is not None:
-                    g *= dloss
+        for i, (g, there) in enumerate(zip(grads, into, strict=False)):
+            if g is not None and there is not None:
+                grads[i] = accumulate(there, g, dloss)
+            elif g is not None and dloss != 1:
+                loops_of_accumulate.scale(g, g, dloss)
         return *grads, None
 
     return forward, backward

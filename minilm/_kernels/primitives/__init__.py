@@ -22,8 +22,7 @@ def _table(*modules: ModuleType) -> dict[str, Kernel]:
         for name in functions:
             if name.endswith("_forward"):
                 op = name.removesuffix("_forward")
-                backward, accumulate = functions[f"{op}_backward"], functions.get(f"{op}_accumulate")
-                table[op] = Kernel(op, "numpy", functions[name], backward, accumulate, primitive=True)
+                table[op] = Kernel(op, "numpy", functions[name], functions[f"{op}_backward"], primitive=True)
     return table
 
 

@@ -7,18 +7,16 @@ def getitem_forward(x, *, index):
     return x[index], (x.shape, _own(index))
 
 
-def getitem_backward(dy, saved, needs):
+def getitem_backward(dy, saved, needs, into=(None,)):
     shape, index = saved
-    return (scatter(dy, shape, index),)
-
-
-def getitem_accumulate(into, dy, saved):
-    """Add the gradient into that of other parts of x: the parts of a split fill one array."""
-    _, index = saved
-    if _may_repeat(index):
-        np.add.at(into, index, dy)
+    (dx,) = into
+    if dx is None:
+        return (scatter(dy, shape, index),)
+    if _may_repeat(index):  # the parts of a split fill one array
+        np.add.at(dx, index, dy)
     else:
-        into[index] += dy
+        dx[index] += dy
+    return (dx,)
 
 
 def scatter(dy, shape, index):
