@@ -151,7 +151,7 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
 def _growing(order: list[Node], dy: Any) -> set[Node]:
     """Return the leaves under a root whose gradients the walk adds to on its way; else it does so in the end.
 
-    On the way, nothing is held twice, and a product adds to the gradient that is there.  In the end, where something may
+    On the way, nothing is held twice, and a product adds to the gradient that is there.  In the end, if something may
     fail before it (what was saved is no more, hooks run a user's code), or may read the gradient (dy, an op that was
     given it, a hook of the leaf).
     """
