@@ -69,7 +69,7 @@ def our_config(size):
 # Of a batch in parts, each part goes through all but the last
 
 
-def minilm_phases(side, size, weights, threads, parts):
+def minilm_phases(side, size, weights, threads, parts=1):
     from minilm import optim
     from minilm._kernels import threads as pool
     from minilm._kernels.process import tune_process
@@ -95,7 +95,7 @@ def minilm_phases(side, size, weights, threads, parts):
     return {"forward": lambda batch: causal_lm.loss(model, *batch), "backward": backward, "optimizer": update}
 
 
-def torch_phases(side, size, weights, threads, parts):
+def torch_phases(side, size, weights, threads, parts=1):
     import torch
 
     from .torch_gpt import GPT
@@ -119,7 +119,7 @@ def torch_phases(side, size, weights, threads, parts):
     return {"forward": lambda batch: loss_of(*map(torch.from_numpy, batch)), "backward": backward, "optimizer": update}
 
 
-def jax_phases(side, size, weights, threads, parts):
+def jax_phases(side, size, weights, threads, parts=1):
     """JAX compiles the step as a whole, which therefore has no phases, and no parts."""
     from .jax_gpt import trainer
 

@@ -122,7 +122,7 @@ def _walk(root, dy, wanted, retain, as_tensor) -> Iterator[tuple[Node, Any, bool
             needs = tuple([p is not None for p in parents])
         else:
             needs = tuple([p is not None and p in useful for p in parents])
-        if kernel.adds and as_tensor is None:
+        if kernel.adds and as_tensor is None and not owned.isdisjoint(parents):
             into = tuple([grads[p] if p in owned else None for p in parents])
             parts = kernel.backward(grad, saved, needs, into)
         else:

@@ -58,10 +58,10 @@ def add_up(parts, to):  # (chunks, C), (C,)
 
 
 def room(into, shape, dtype):
-    """Return where to write a gradient, and whether to add it to what is there: ``into``, if loops can take that."""
+    """Return the array that a gradient is written to: ``into``, if there is one that loops can add to, or a new one."""
     if into is not None and into.dtype == dtype and into.flags.c_contiguous:
-        return into, True
-    return np.empty(shape, dtype), False
+        return into
+    return np.empty(shape, dtype)
 
 
 def side_by_side(parts):  # n of (...) -> n and (...), or None

@@ -44,8 +44,8 @@ def embedding_compiled(loops):
         if not needs[0]:
             return None, None
         ids, V, padding_idx = saved
-        dw, there = room(into[0], (V, dy.shape[-1]), dy.dtype)
-        if not there:
+        dw = room(into[0], (V, dy.shape[-1]), dy.dtype)
+        if dw is not into[0]:
             loops.clear(dw)  # on all threads, where np.zeros clears memory that was used before on one
         loops.scatter_add(np.ascontiguousarray(dy), ids, -1 if padding_idx is None else padding_idx % V, dw)
         return dw, None

@@ -66,11 +66,12 @@ def linear_compiled(loops):
         x, w, transposed = saved
         dx = dw = db = None
         if needs[0]:
-            dx, there = room(into[0], x.shape, x.dtype)
-            product(dy, w if transposed else w.T, dx, add=there)
+            dx = room(into[0], x.shape, x.dtype)
+            product(dy, w if transposed else w.T, dx, None, dx is into[0])
         if needs[1]:
-            dw, there = room(into[1], w.shape, w.dtype)
-            product(*((dy, x) if transposed else (x, dy)), dw, add=there, turned=True)
+            dw = room(into[1], w.shape, w.dtype)
+            add = dw is into[1]
+            product(dy, x, dw, None, add, True) if transposed else product(x, dy, dw, None, add, True)
         if needs[2]:
             db = np.empty(dy.shape[-1:], dy.dtype)
             loops.sum_rows(np.ascontiguousarray(dy), min(CHUNKS, 1 + dy.size // CHUNK), db)
@@ -113,6 +114,9 @@ def _folded(x, copy=None):  # (..., C) -> (N, C), a copy where its rows lie at u
 
 
 def _add_in_blocks(a, b, c):
+    if c.nbytes <= BLOCK:
+        c += a @ b
+        return
     step = max(1, BLOCK // max(1, c.shape[1] * c.itemsize))  # rows
     block = np.empty((min(step, len(c)), c.shape[1]), c.dtype)
     for i in range(0, len(c), step):
