@@ -36,8 +36,10 @@ FUNCTIONS = {
     "log_softmax": lambda x, *, axis, **_: F.log_softmax(x, axis),
     "rms_norm": lambda x, w, *, eps, **_: F.rms_norm(x, w, eps),
     "rotary": lambda x, cos, sin, *, interleaved, **_: F.rotary(x, cos, sin, interleaved),
+    "relu": lambda x, **_: F.relu(x),
     "silu": lambda x, **_: F.silu(x),
     "softmax": lambda x, *, axis, **_: F.softmax(x, axis),
+    "swiglu_linear": lambda g, u, w, b, *, transposed, **_: F.swiglu_linear(g, u, w, b, transposed=transposed),
 }
 
 

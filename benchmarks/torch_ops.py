@@ -49,7 +49,9 @@ FUNCTIONS = {
     "log_softmax": lambda x, *, axis: F.log_softmax(x, axis),
     "rms_norm": lambda x, w, *, eps: F.rms_norm(x, x.shape[-1:], w, eps),
     "rotary": _rotary,
+    "relu": F.relu,
     "silu": F.silu,
+    "swiglu_linear": lambda g, u, w, b, *, transposed: F.linear(F.silu(g) * u, w if transposed else w.T, b),
     "softmax": lambda x, *, axis: F.softmax(x, axis),
 }
 

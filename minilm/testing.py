@@ -302,6 +302,14 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "llama": _rotary(4, 12, 512, 64, turned=64),
         "gptj": _rotary(4, 12, 512, 64, turned=64, interleaved=True),
     },
+    "relu": {
+        "one": ({"x": (1,)}, {}),
+        "odd": ({"x": (3, 5, 7)}, {}),
+        "scalar": ({"x": ()}, {}),
+        "empty": ({"x": (0, 4)}, {}),
+        "chunks": ({"x": (3, 9001)}, {}),
+        "gpt2": ({"x": (2048, 3072)}, {}),
+    },
     "silu": {
         "one": ({"x": (1,)}, {}),
         "odd": ({"x": (3, 5, 7)}, {}),
@@ -316,6 +324,19 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "several": ({"arrays": several([(0,), (3, 5), (), (127, 129), (2, 0), (70, 1001), (1,)])}, {}),
         "gpt2": ({"arrays": several([(768, 3072), (3072,), (3072, 768), (768,), (768, 2304), (2304,)])}, {}),
     },
+}
+SIZES["swiglu_linear"] = {
+    size: ({"g": shape, "u": shape, "w": w, "b": b}, {"transposed": size not in ("conv1d", "rows")})
+    for size, shape, w, b in (
+        ("one", (1, 1), (1, 1), (1,)),
+        ("odd", (3, 5, 7), (4, 7), (4,)),
+        ("conv1d", (3, 5, 7), (7, 4), (4,)),
+        ("plain", (9, 7), (4, 7), None),
+        ("vector", (7,), (4, 7), (4,)),
+        ("empty", (0, 7), (4, 7), (4,)),
+        ("rows", (97, 331), (331, 65), None),
+        ("llama", (2048, 1536), (576, 1536), None),
+    )
 }
 for _op in ("softmax", "log_softmax"):
     SIZES[_op] = {

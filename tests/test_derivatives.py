@@ -261,6 +261,11 @@ OPS = {
     "relu": (F.relu, TF.relu, [(3, 5)]),
     "sigmoid": (F.sigmoid, torch.sigmoid, [(3, 5)]),
     "silu": (F.silu, TF.silu, [(3, 5)]),
+    "swiglu_linear": (
+        F.swiglu_linear,
+        lambda g, u, w, b: TF.linear(TF.silu(g) * u, w, b),
+        [(3, 5), (3, 5), (4, 5), (4,)],
+    ),
     "softmax": (lambda x: F.softmax(x, 1), lambda x: TF.softmax(x, 1), [(2, 4, 3)]),
     "log_softmax": (F.log_softmax, lambda x: TF.log_softmax(x, -1), [(2, 4, 3)]),
     "cross_entropy": (

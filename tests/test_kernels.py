@@ -228,6 +228,7 @@ ADDED = {  # by the compiled forms, where it costs less than to make a gradient 
     "gelu_linear": ("w",),
     "linear": ("x", "w"),
     "linear_cross_entropy": ("x", "w", "b"),
+    "swiglu_linear": ("w",),
 }
 
 
@@ -450,6 +451,40 @@ def test_silu_far_out(backend):
     np.testing.assert_allclose(x.grad, [0, 0, 0, 1, 1, 1, np.nan], atol=1e-30)
 
 
+def test_a_gate_far_out(backend):
+    """Each number in a row of its own, through a matrix of one 1."""
+    far, one = [[-np.inf], [-800.0], [-90.0], [90.0], [800.0], [np.inf], [np.nan]], np.ones((1, 1))
+    with np.errstate(all="ignore"):
+        g, u = Tensor(far, requires_grad=True), Tensor(np.full((7, 1), 2.0), requires_grad=True)
+        y = F.swiglu_linear(g, u, one)
+        y.backward(np.ones((7, 1)))
+    np.testing.assert_allclose(y.data[:, 0], [0, 0, 0, 180, 1600, np.inf, np.nan], atol=1e-30)
+    np.testing.assert_allclose(g.grad[:, 0], [0, 0, 0, 2, 2, 2, np.nan], atol=1e-30)
+    np.testing.assert_allclose(u.grad[:, 0], [0, 0, 0, 90, 800, np.inf, np.nan], atol=1e-30)
+
+
+@every_dtype
+def test_relu_at_its_edges_is_that_of_pytorch(dtype, backend):
+    import torch
+
+    edges = np.array([-np.inf, -1.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, np.inf, np.nan] * 3, dtype)
+    x, its = Tensor(edges, requires_grad=True), torch.tensor(edges, requires_grad=True)
+    y, want = F.relu(x), torch.nn.functional.relu(its)
+    dy = np.arange(1, 28, dtype=dtype)
+    y.backward(dy)
+    want.backward(torch.tensor(dy))
+    np.testing.assert_array_equal(y.data, want.detach().numpy())
+    np.testing.assert_array_equal(x.grad, its.grad.numpy())
+
+
+def test_relu_keeps_no_second_array(backend):
+    """What it saves is its output, which the layer that reads it saves too."""
+    x = np.ones((50, 40), np.float32)
+    y, saved = registry.load("relu", backend).forward(x)
+    assert saved[0] is y
+    assert len(saved) == 1
+
+
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
 def test_gelu_far_out(approximate, backend):
     far = np.array([-np.inf, -800.0, -40.0, 40.0, 800.0, np.inf, np.nan])
@@ -515,3 +550,18 @@ def test_what_does_not_fit_gelu_linear_is_refused(change, error, message):
     given = {"input": np.ones((2, 4)), "shift": np.ones(4), "weight": np.ones((3, 4)), "bias": np.ones(3)}
     with pytest.raises(error, match=message):
         F.gelu_linear(**given | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"up": np.ones((2, 5))}, ValueError, r"gate and up must have one shape; got gate \(2, 4\) and up \(2, 5\)"),
+        ({"up": np.ones((2, 4), np.float32)}, TypeError, "swiglu_linear: .* one dtype"),
+        ({"weight": np.ones((3, 5))}, ValueError, r"swiglu_linear: .* must agree in C; .* weight \(3, 5\)"),
+        ({"bias": np.ones(4)}, ValueError, r"swiglu_linear: bias must have shape \(3,\), one per output; got \(4,\)"),
+    ],
+)
+def test_what_does_not_fit_swiglu_linear_is_refused(change, error, message):
+    given = {"gate": np.ones((2, 4)), "up": np.ones((2, 4)), "weight": np.ones((3, 4)), "bias": np.ones(3)}
+    with pytest.raises(error, match=message):
+        F.swiglu_linear(**given | change)

@@ -98,7 +98,9 @@ ORACLES = {
     "linear_cross_entropy": torch_linear_cross_entropy,
     "log_softmax": torch_softmax("log_softmax"),
     "rotary": torch_rotary,
+    "relu": F.relu,
     "silu": F.silu,
+    "swiglu_linear": lambda g, u, w, b, transposed: F.linear(F.silu(g) * u, w if transposed else w.T, b),
     "rms_norm": lambda x, w, eps: F.rms_norm(x, x.shape[-1:], w, eps),
     "softmax": torch_softmax("softmax"),
 }

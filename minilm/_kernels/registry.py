@@ -29,10 +29,12 @@ OPS = (
     "linear",
     "linear_cross_entropy",
     "log_softmax",
+    "relu",
     "rms_norm",
     "rotary",
     "silu",
     "softmax",
+    "swiglu_linear",
 )
 UPDATES = ("accumulate", "adamw", "sum_of_squares")  # what is done to gradients: one function, and no backward
 BACKENDS = ("numpy", "numba", "cython")

@@ -14,7 +14,7 @@ import numpy as np
 from .. import autograd
 from .._kernels.registry import kernel
 from ..tensor import Tensor, apply, as_tensor
-from ..tensor.core import primitive, wrap
+from ..tensor.core import wrap
 from . import checks
 
 Lengths = Sequence[int] | np.ndarray  # rows of each of the sequences that lie end to end
@@ -41,6 +41,7 @@ __all__ = [
     "sigmoid",
     "silu",
     "softmax",
+    "swiglu_linear",
 ]
 
 
@@ -165,9 +166,10 @@ def gelu_linear(
 
 
 def relu(input: Any) -> Tensor:
-    """Return max(x, 0), with gradient 0 at 0."""
+    """Return max(x, 0), with gradient 0 at 0.  Shape: any, kept.  Mathematics: _kernels/relu/relu.py."""
     x = as_tensor(input)
-    return primitive("where", x, np.zeros((), x.dtype), condition=x._data > 0)
+    checks.floating("relu", x)
+    return apply(kernel("relu"), x)
 
 
 def sigmoid(input: Any) -> Tensor:
@@ -181,6 +183,25 @@ def silu(input: Any) -> Tensor:
     x = as_tensor(input)
     checks.floating("silu", x)
     return apply(kernel("silu"), x)
+
+
+def swiglu_linear(gate: Any, up: Any, weight: Any, bias: Any = None, *, transposed: bool = True) -> Tensor:
+    """Return linear(silu(gate) * up, weight, bias, transposed=transposed), the end of a gated feed-forward block,
+    keeping ``gate`` and ``up`` alone for the backward: what the gate lets through is made again there.
+
+    Shapes: gate (..., C), up the same, weight (F, C), or (C, F) where not ``transposed``, bias (F,) or None
+    -> (..., F).
+    ValueError where they do not fit.  Mathematics: _kernels/swiglu_linear/swiglu_linear.py.
+
+    >>> print(swiglu_linear([[1.0, 2.0]], [[1.0, 0.0]], [[1.0, 1.0]]).data.round(4))  # 1 / (1 + 1 / e)
+    [[0.7311]]
+    """
+    g, u, w, b = as_tensor(gate), as_tensor(up), as_tensor(weight), checks.optional(bias)
+    if g._data.shape != u._data.shape:
+        raise ValueError(f"swiglu_linear: gate and up must have one shape; got gate {g.shape} and up {u.shape}.")
+    checks.same_dtype("swiglu_linear", gate=g, up=u)
+    checks.fits_matrix("swiglu_linear", g, w, b, transposed)
+    return apply(kernel("swiglu_linear"), g, u, w, b, transposed=transposed)
 
 
 def softmax(input: Any, dim: int = -1) -> Tensor:

@@ -13,6 +13,7 @@ from .layers import (
     RMSNorm,
     Sequential,
     feed_forward,
+    gated_feed_forward,
     gelu_tanh,
     linear_act,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "attend_across",
     "feed_forward",
     "functional_call",
+    "gated_feed_forward",
     "gelu_tanh",
     "init",
     "linear_act",

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import functional as F
 from ..tensor import Tensor
-from .layers import ACTIVATIONS, Linear, RMSNorm, linear_act
+from .layers import ACTIVATIONS, Linear, RMSNorm, gated_feed_forward
 from .module import Module
 from .sequences import Sequences, attend, split_heads
 
@@ -81,7 +81,7 @@ class GatedMLP(Module):
         self.act = ACTIVATIONS[act]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(linear_act(x, self.gate_proj, self.act) * self.up_proj(x))
+        return gated_feed_forward(x, self.gate_proj, self.act, self.up_proj, self.down_proj)
 
 
 class RotaryBlock(Module):

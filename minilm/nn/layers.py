@@ -201,6 +201,17 @@ def feed_forward(x: Tensor, up: Any, act: Callable[[Any], Any], down: Any) -> Te
     return F.gelu_linear(_product(x, up), up.bias, *of, transposed=type(down) is Linear)
 
 
+def gated_feed_forward(x: Tensor, gate: Any, act: Callable[[Any], Any], up: Any, down: Any) -> Tensor:
+    """Return down(act(gate(x)) * up(x)), what a block of Llama does to each of its rows.
+
+    Where ``act`` is silu, what the gate lets through is not kept for the backward but made again.  A last layer with
+    hooks, or of another class, is called.
+    """
+    if act is not F.silu or not _is_plain(down):
+        return down(linear_act(x, gate, act) * up(x))
+    return F.swiglu_linear(gate(x), up(x), down.weight, down.bias, transposed=type(down) is Linear)
+
+
 def _is_plain(layer: Any) -> bool:
     """Whether the layer does nothing but multiply by its weight and add its bias."""
     return type(layer) in (Linear, Conv1D) and not vars(layer).get("_hooks")

@@ -279,6 +279,37 @@ def test_layers_with_hooks_are_called_in_a_feed_forward(watched):
     assert_close(fused.data, called.data, 1e-6)
 
 
+@pytest.mark.parametrize("hook", [None, 0, 1, 2])
+@pytest.mark.parametrize("name", ["silu", "gelu"])
+def test_a_gated_feed_forward_agrees_with_pytorch(name, hook, backend):
+    gate, up, down = (nn.Linear(*size, rng=rng(i), dtype=np.float64) for i, size in enumerate([(5, 6), (5, 6), (6, 3)]))
+    x, seen = Tensor(rng(4).standard_normal((2, 3, 5)), requires_grad=True), []
+    ours = [x, *gate.parameters(), *up.parameters(), *down.parameters()]
+    its, *theirs = [torch.tensor(p.data, requires_grad=True) for p in ours]
+    if hook is not None:
+        (gate, up, down)[hook].register_forward_hook(lambda module, args, out: seen.append(out))
+    out = nn.gated_feed_forward(x, gate, nn.ACTIVATIONS[name], up, down)
+    linear, act = torch.nn.functional.linear, getattr(torch.nn.functional, name)
+    want = linear(act(linear(its, *theirs[:2])) * linear(its, *theirs[2:4]), *theirs[4:])
+    dy = rng(5).standard_normal(out.shape)
+    out.backward(dy)
+    want.backward(torch.tensor(dy))
+    assert len(seen) == (hook is not None)
+    assert_close(out.data, want.detach().numpy(), AGAINST_PYTORCH[np.float64], "out")
+    for i, (mine, other) in enumerate(zip(ours, (its, *theirs), strict=True)):
+        assert_close(mine.grad, other.grad.numpy(), AGAINST_PYTORCH[np.float64], f"d{i}")
+
+
+def test_a_gated_feed_forward_keeps_its_two_inputs_alone():
+    """By what the node saves: what the gate lets through is made again."""
+    gate, up, down = (nn.Linear(*size, rng=rng(i)) for i, size in enumerate([(5, 6), (5, 6), (6, 3)]))
+    x = Tensor(rng(4).standard_normal((7, 5)).astype(np.float32))
+    out = nn.gated_feed_forward(x, gate, nn.ACTIVATIONS["silu"], up, down)
+    kept = [a for a in out.node.saved if isinstance(a, np.ndarray) and a.shape == (7, 6)]
+    assert [node.kernel.op for node in out.node.parents[:2]] == ["linear", "linear"]
+    assert len(kept) == 2
+
+
 @pytest.mark.parametrize("name", INITIALISERS)
 def test_first_values_have_the_published_mean_and_deviation(name):
     make, mean, std = INITIALISERS[name]

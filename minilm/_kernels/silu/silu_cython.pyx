@@ -66,6 +66,72 @@ cdef void _forward(Py_ssize_t n, const floating *x, floating *y) noexcept nogil:
         y[i] = (-large if x[i] < -large else x[i]) / (one + _exp(-x[i]))
 
 
+def gate(x, u, y):
+    """Write silu(x) u into y."""
+    cdef Rows r = rows(x)
+    cdef const char *other = reads(u, r.N * r.C, r.unit)
+    cdef char *out = writes(y, r.N * r.C, r.unit)
+    if r.kind == b"f":
+        _gate_blocks(r.N * r.C, <const float *> r.at, <const float *> other, <float *> out)
+    else:
+        _gate_blocks(r.N * r.C, <const double *> r.at, <const double *> other, <double *> out)
+
+
+cdef void _gate_blocks(Py_ssize_t n, const floating *x, const floating *u, floating *y) noexcept:
+    cdef Py_ssize_t k
+    if n <= ENOUGH:
+        _gate(n, x, u, y)
+    else:
+        for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static"):
+            _gate(min(BLOCK, n - k * BLOCK), x + k * BLOCK, u + k * BLOCK, y + k * BLOCK)
+
+
+cdef void _gate(Py_ssize_t n, const floating *x, const floating *u, floating *y) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef floating one = 1, large = <floating>SILU_LARGE
+    for i in range(n):
+        y[i] = (-large if x[i] < -large else x[i]) / (one + _exp(-x[i])) * u[i]
+
+
+def gate_backward(dy, x, u, dx, du):
+    cdef Rows r = rows(x)
+    cdef Py_ssize_t n = r.N * r.C
+    cdef const char *down = reads(dy, n, r.unit)
+    cdef const char *other = reads(u, n, r.unit)
+    cdef char *out = writes(dx, n, r.unit)
+    cdef char *of_other = writes(du, n, r.unit)
+    if r.kind == b"f":
+        _gate_backward_blocks(n, <const float *> down, <const float *> r.at, <const float *> other, <float *> out,
+                              <float *> of_other)
+    else:
+        _gate_backward_blocks(n, <const double *> down, <const double *> r.at, <const double *> other,
+                              <double *> out, <double *> of_other)
+
+
+cdef void _gate_backward_blocks(Py_ssize_t n, const floating *dy, const floating *x, const floating *u,
+                                floating *dx, floating *du) noexcept:
+    cdef Py_ssize_t k, i
+    if n <= ENOUGH:
+        _gate_backward(n, dy, x, u, dx, du)
+    else:
+        for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static"):
+            i = k * BLOCK
+            _gate_backward(min(BLOCK, n - i), dy + i, x + i, u + i, dx + i, du + i)
+
+
+cdef void _gate_backward(Py_ssize_t n, const floating *dy, const floating *x, const floating *u, floating *dx,
+                         floating *du) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef floating one = 1, e, r, s, h
+    for i in range(n):
+        e = _exp(-(x[i] if x[i] > 0 else -x[i]))
+        r = one / (one + e)
+        s = r if x[i] > 0 else e * r
+        h = _held(x[i])
+        du[i] = dy[i] * ((h if x[i] < 0 else x[i]) * s)
+        dx[i] = dy[i] * u[i] * (s * (one + h * (e * r if x[i] > 0 else r)))
+
+
 def backward(dy, x, dx):
     cdef Rows r = rows(x)
     cdef const char *down = reads(dy, r.N * r.C, r.unit)
