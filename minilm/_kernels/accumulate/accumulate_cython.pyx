@@ -11,24 +11,23 @@ cdef enum:
 
 
 def add(to, x, double r):
-    cdef Rows a = rows(x)
-    cdef Py_ssize_t n = a.N * a.C
-    cdef char *out = writes(to, n, a.unit)
-    if a.kind == b"f":
-        _all(n, <float *> out, <const float *> a.at, <float> r, True)
-    else:
-        _all(n, <double *> out, <const double *> a.at, r, True)
+    """Add r x to to."""
+    _run(to, x, r, True)
 
 
 def scale(to, x, double r):
     """Write r x into to, which may be x."""
+    _run(to, x, r, False)
+
+
+cdef _run(to, x, double r, bint add):
     cdef Rows a = rows(x)
     cdef Py_ssize_t n = a.N * a.C
     cdef char *out = writes(to, n, a.unit)
     if a.kind == b"f":
-        _all(n, <float *> out, <const float *> a.at, <float> r, False)
+        _all(n, <float *> out, <const float *> a.at, <float> r, add)
     else:
-        _all(n, <double *> out, <const double *> a.at, r, False)
+        _all(n, <double *> out, <const double *> a.at, r, add)
 
 
 cdef void _all(Py_ssize_t n, floating *to, const floating *x, floating r, bint add) noexcept:

@@ -13,7 +13,7 @@ Derivation: log_softmax.md.  Source: Blanchard, Higham & Higham (2021), doi:10.1
 
 import numpy as np
 
-from ..layout import to_end
+from ..softmax.softmax import softmax_compiled
 
 
 def log_softmax_forward(x, *, axis):
@@ -35,21 +35,4 @@ def log_softmax_backward(dy, saved, needs):
     return (np.where(p.sum(axis=axis, keepdims=True) == 0, 0, dx),)
 
 
-def log_softmax_compiled(loops):
-    """Wrap the compiled ``loops``: bring the axis to the end, lay out, allocate, call."""
-
-    def forward(x, *, axis):
-        x = np.ascontiguousarray(to_end(x, axis))
-        y = np.empty(x.shape, x.dtype)
-        loops.forward_rows(x, y)
-        return to_end(y, axis), (y, axis)
-
-    def backward(dy, saved, needs):
-        y, axis = saved
-        if not needs[0]:
-            return (None,)
-        dx = np.empty(y.shape, y.dtype)
-        loops.backward_rows(np.ascontiguousarray(to_end(dy, axis)), y, dx)
-        return (to_end(dx, axis),)
-
-    return forward, backward
+log_softmax_compiled = softmax_compiled  # rows in, rows out: the same wrapper around other loops
