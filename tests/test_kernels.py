@@ -499,8 +499,9 @@ def test_gelu_far_out(approximate, backend):
         np.testing.assert_array_equal(x.grad, [0, 0, 0, 1, 1, 1, np.nan])
 
 
+@pytest.mark.parametrize("backend", ["numba", "cython"], indirect=True)
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
-def test_compiled_gelu_keeps_its_digits_where_it_is_small(approximate):
+def test_compiled_gelu_keeps_its_digits_where_it_is_small(approximate, backend):
     """Against PyTorch's erfc and sigmoid in float64: 3 ULP, and what the argument of the exponential loses."""
     import torch
 
@@ -508,10 +509,29 @@ def test_compiled_gelu_keeps_its_digits_where_it_is_small(approximate):
     X = torch.tensor(x, dtype=torch.float64)
     u = np.sqrt(2 / np.pi) * (X + 0.044715 * X**3)
     Φ = 0.5 * torch.special.erfc(-X / np.sqrt(2)) if approximate == "none" else torch.sigmoid(2 * u)
-    y, _ = registry.load("gelu", "cython").forward(x, approximate=approximate)
+    y, _ = registry.load("gelu", backend).forward(x, approximate=approximate)
     want = (X * Φ).numpy()
     ulp = 2.0**-23 * np.abs(want)
     assert (np.abs(y - want) <= 3 * ulp * (1 + np.square(X.numpy()) / 2)).all()
+
+
+@pytest.mark.parametrize("backend", ["numba", "cython"], indirect=True)
+def test_compiled_silu_keeps_its_digits_where_it_is_small(backend):
+    """Against PyTorch in float64; the exponential's argument has lost |x| ULP, where it has not reached 0."""
+    import torch
+
+    x = np.linspace(-86, 86, 200_001).astype(np.float32)
+    X = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    want = torch.nn.functional.silu(X)
+    want.sum().backward()
+    kernel = registry.load("silu", backend)
+    y, saved = kernel.forward(x)
+    (dx,) = kernel.backward(np.ones_like(x), saved, (True,))
+    most = 2.0**-23 * (4 + np.abs(x))
+    assert (np.abs(y - want.detach().numpy()) <= most * np.abs(want.detach().numpy())).all()
+    assert (
+        np.abs(dx - X.grad.numpy()) <= most * np.maximum(np.abs(X.grad.numpy()), np.exp(-np.abs(X.detach().numpy())))
+    ).all()
 
 
 @pytest.mark.parametrize(

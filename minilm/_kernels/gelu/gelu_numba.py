@@ -1,16 +1,14 @@
 """The loops of gelu and bias_gelu, for Numba: x is one long row in C order, b one period of what is added, or empty.
 
-The mathematics and the names are those of gelu.py.  The exact Φ is 1 - q for h > 0 and q for h < 0, q the tail of the
-normal distribution beyond |h|, which shares its exponential with φ; and with e = exp(-2|u|), ½ (1 + tanh u) is the
-logistic function s of 2u, and s (1 - s) is e / (1 + e)².  Constants take the array's type, or float32 would be computed
-in float64.
+The mathematics and the names are those of gelu.py and gelu.md; a, Q and D are those of gelu_cython.pyx.  Constants take
+the array's type, or float32 would be computed in float64.
 """
 
 import numpy as np
 from numba import njit, prange
 
 from ..layout import add_up, flat
-from ..vecmath_numba import BLOCK, EXACT, exp, normal_tail
+from ..vecmath_numba import BLOCK, EXACT, decay, normal_tail
 from .gelu import LARGE, PEAK, TANH_CUBE, TANH_SCALE
 
 SHARE = 4096  # elements that one thread takes at a time on the way back, where nothing is summed
@@ -21,8 +19,8 @@ def _forward_erf(x, b, y):
     real, added = x.dtype.type, len(b) > 0
     for i in range(len(x)):
         h = x[i] + b[i] if added else x[i]
-        q = normal_tail(abs(h), exp(real(-0.5) * (h * h)))
-        y[i] = max(h, real(-LARGE)) * (real(1) - q if h > 0 else q)
+        a = min(abs(h), real(LARGE))
+        y[i] = max(h, real(0)) - a * normal_tail(a, decay(real(-0.5) * (a * a)))
 
 
 @njit(**EXACT)
@@ -30,10 +28,10 @@ def _backward_erf(dy, x, b, dx):
     real, added = x.dtype.type, len(b) > 0
     for i in range(len(x)):
         h = x[i] + b[i] if added else x[i]
-        e = exp(real(-0.5) * (h * h))
-        q = normal_tail(abs(h), e)
-        held = min(max(h, real(-LARGE)), real(LARGE))
-        dx[i] = dy[i] * ((real(1) - q if h > 0 else q) + held * (real(PEAK) * e))
+        a = min(abs(h), real(LARGE))
+        e = decay(real(-0.5) * (a * a))
+        D = normal_tail(a, e) - a * (real(PEAK) * e)
+        dx[i] = dy[i] * (real(1) - D if h > 0 else D)
 
 
 @njit(**EXACT)
@@ -41,8 +39,9 @@ def _forward_tanh(x, b, y):
     real, added = x.dtype.type, len(b) > 0
     for i in range(len(x)):
         h = x[i] + b[i] if added else x[i]
-        u = real(TANH_SCALE) * (h + real(TANH_CUBE) * (h * h * h))
-        y[i] = max(h, real(-LARGE)) / (real(1) + exp(real(-2) * u))
+        a = min(abs(h), real(LARGE))
+        e = decay(a * (real(-2 * TANH_SCALE) + real(-2 * TANH_SCALE * TANH_CUBE) * (a * a)))
+        y[i] = max(h, real(0)) - a * e / (real(1) + e)
 
 
 @njit(**EXACT)
@@ -50,12 +49,11 @@ def _backward_tanh(dy, x, b, dx):
     real, added = x.dtype.type, len(b) > 0
     for i in range(len(x)):
         h = x[i] + b[i] if added else x[i]
-        h = min(max(h, real(-LARGE)), real(LARGE))
-        u = real(TANH_SCALE) * (h + real(TANH_CUBE) * (h * h * h))
-        e = exp(real(-2) * abs(u))
+        a = min(abs(h), real(LARGE))
+        e = decay(a * (real(-2 * TANH_SCALE) + real(-2 * TANH_SCALE * TANH_CUBE) * (a * a)))
         r = real(1) / (real(1) + e)
-        φ = real(2) * e * (r * r) * (real(TANH_SCALE) * (real(1) + real(3 * TANH_CUBE) * (h * h)))
-        dx[i] = dy[i] * ((r if u > 0 else e * r) + h * φ)
+        D = (e * r) * (real(1) - r * (a * (real(2 * TANH_SCALE) + real(6 * TANH_SCALE * TANH_CUBE) * (a * a))))
+        dx[i] = dy[i] * (real(1) - D if h > 0 else D)
 
 
 @njit(**EXACT)

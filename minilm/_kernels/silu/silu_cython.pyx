@@ -1,8 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The loops of silu, for Cython.  Nothing but typed loops: these directives make Python indexing unsafe.
 
-The mathematics and the names are those of silu.py.  With e = exp(-|x|) and r = 1 / (1 + e), σ and 1 - σ are r and e r,
-or the other way round: nothing overflows or cancels.
+The mathematics and the names are those of silu.py and silu.md.  With a = |x|, e = exp(-a) and r = 1 / (1 + e), what is
+left out by ReLU and by its derivative is a function of a alone, as in gelu_cython.pyx:
+
+    y = max(x, 0) - a e r        dy/dx = 1 - D for x > 0, D for x < 0        D = e r (1 - a r)
+
+a is held where e is 0: nothing overflows or cancels.
 """
 
 from cython cimport floating
@@ -14,12 +18,12 @@ cdef extern from "vecmath.h" nogil:
     """
     #define SILU_LARGE 1000.0
     """
-    float vm_expf(float x)
-    double vm_exp(double x)
-    float vm_clamp(float x, float limit)
-    float vm_sign(float x, float y)
+    float vm_decayf(float x)
+    double vm_decay(double x)
+    float vm_leastf(float a, float limit)
+    double vm_least(double a, double limit)
+    float fabsf(float x)
     double fabs(double x)
-    double copysign(double x, double y)
     double SILU_LARGE
 
 cdef enum:
@@ -27,18 +31,28 @@ cdef enum:
     ENOUGH = 8192  # elements below which a second thread costs more than it saves
 
 
-cdef inline floating _exp(floating x) noexcept nogil:
+cdef inline floating _size(floating x) noexcept nogil:
     if floating is float:
-        return vm_expf(x)
+        return vm_leastf(fabsf(x), <float>SILU_LARGE)
     else:
-        return vm_exp(x)
+        return vm_least(fabs(x), SILU_LARGE)
 
 
-cdef inline floating _held(floating x) noexcept nogil:
+cdef inline floating _decay(floating x) noexcept nogil:
     if floating is float:
-        return vm_sign(vm_clamp(x, <float>SILU_LARGE), x)
+        return vm_decayf(x)
     else:
-        return copysign(SILU_LARGE, x) if fabs(x) > SILU_LARGE else x
+        return vm_decay(x)
+
+
+cdef inline floating _silu(floating x) noexcept nogil:
+    cdef floating zero = 0, one = 1, a = _size(x), e = _decay(-a)
+    return (zero if x < zero else x) - a * e / (one + e)
+
+
+cdef inline floating _slope(floating x) noexcept nogil:
+    cdef floating one = 1, a = _size(x), e = _decay(-a), r = one / (one + e), D = e * r * (one - a * r)
+    return one - D if x > 0 else D
 
 
 def forward(x, y):
@@ -61,9 +75,8 @@ cdef void _forward_blocks(Py_ssize_t n, const floating *x, floating *y) noexcept
 
 cdef void _forward(Py_ssize_t n, const floating *x, floating *y) noexcept nogil:
     cdef Py_ssize_t i
-    cdef floating one = 1, large = <floating>SILU_LARGE
     for i in range(n):
-        y[i] = (-large if x[i] < -large else x[i]) / (one + _exp(-x[i]))
+        y[i] = _silu(x[i])
 
 
 def gate(x, u, y):
@@ -88,9 +101,8 @@ cdef void _gate_blocks(Py_ssize_t n, const floating *x, const floating *u, float
 
 cdef void _gate(Py_ssize_t n, const floating *x, const floating *u, floating *y) noexcept nogil:
     cdef Py_ssize_t i
-    cdef floating one = 1, large = <floating>SILU_LARGE
     for i in range(n):
-        y[i] = (-large if x[i] < -large else x[i]) / (one + _exp(-x[i])) * u[i]
+        y[i] = _silu(x[i]) * u[i]
 
 
 def gate_backward(dy, x, u, dx, du):
@@ -122,14 +134,9 @@ cdef void _gate_backward_blocks(Py_ssize_t n, const floating *dy, const floating
 cdef void _gate_backward(Py_ssize_t n, const floating *dy, const floating *x, const floating *u, floating *dx,
                          floating *du) noexcept nogil:
     cdef Py_ssize_t i
-    cdef floating one = 1, e, r, s, h
     for i in range(n):
-        e = _exp(-(x[i] if x[i] > 0 else -x[i]))
-        r = one / (one + e)
-        s = r if x[i] > 0 else e * r
-        h = _held(x[i])
-        du[i] = dy[i] * ((h if x[i] < 0 else x[i]) * s)
-        dx[i] = dy[i] * u[i] * (s * (one + h * (e * r if x[i] > 0 else r)))
+        du[i] = dy[i] * _silu(x[i])
+        dx[i] = dy[i] * u[i] * _slope(x[i])
 
 
 def backward(dy, x, dx):
@@ -153,9 +160,5 @@ cdef void _backward_blocks(Py_ssize_t n, const floating *dy, const floating *x, 
 
 cdef void _backward(Py_ssize_t n, const floating *dy, const floating *x, floating *dx) noexcept nogil:
     cdef Py_ssize_t i
-    cdef floating one = 1, e, r, s
     for i in range(n):
-        e = _exp(-(x[i] if x[i] > 0 else -x[i]))
-        r = one / (one + e)
-        s = r if x[i] > 0 else e * r
-        dx[i] = dy[i] * (s * (one + _held(x[i]) * (e * r if x[i] > 0 else r)))
+        dx[i] = dy[i] * _slope(x[i])

@@ -1,33 +1,43 @@
 """The loops of silu, for Numba.
 
-The mathematics and the names are those of silu.py.  Constants take the array's type, or float32 would be computed in
-float64.
+The mathematics and the names are those of silu.py and silu.md; a, r and D are those of silu_cython.pyx.  Constants take
+the array's type, or float32 would be computed in float64.
 """
 
 import numpy as np
 from numba import njit, prange
 
 from ..layout import flat
-from ..vecmath_numba import BLOCK, EXACT, exp
+from ..vecmath_numba import BLOCK, EXACT, decay
 from .silu import LARGE
 
 
 @njit(**EXACT)
+def _silu(x, real):
+    a = min(abs(x), real(LARGE))
+    e = decay(-a)
+    return max(x, real(0)) - a * e / (real(1) + e)
+
+
+@njit(**EXACT)
+def _slope(x, real):
+    a = min(abs(x), real(LARGE))
+    e = decay(-a)
+    r = real(1) / (real(1) + e)
+    D = e * r * (real(1) - a * r)
+    return real(1) - D if x > 0 else D
+
+
+@njit(**EXACT)
 def _forward(x, y):
-    real = x.dtype.type
     for i in range(len(x)):
-        y[i] = max(x[i], real(-LARGE)) / (real(1) + exp(-x[i]))
+        y[i] = _silu(x[i], x.dtype.type)
 
 
 @njit(**EXACT)
 def _backward(dy, x, dx):
-    real = x.dtype.type
     for i in range(len(x)):
-        h = min(max(x[i], real(-LARGE)), real(LARGE))
-        e = exp(-abs(h))
-        r = real(1) / (real(1) + e)
-        σ, τ = (r, e * r) if h > 0 else (e * r, r)  # τ = 1 - σ
-        dx[i] = dy[i] * (σ * (real(1) + h * τ))
+        dx[i] = dy[i] * _slope(x[i], x.dtype.type)
 
 
 def forward(x, y):
@@ -43,21 +53,15 @@ def _forward_blocks(x, y):
 
 @njit(**EXACT)
 def _gate(x, u, y):
-    real = x.dtype.type
     for i in range(len(x)):
-        y[i] = max(x[i], real(-LARGE)) / (real(1) + exp(-x[i])) * u[i]
+        y[i] = _silu(x[i], x.dtype.type) * u[i]
 
 
 @njit(**EXACT)
 def _gate_backward(dy, x, u, dx, du):
-    real = x.dtype.type
     for i in range(len(x)):
-        h = min(max(x[i], real(-LARGE)), real(LARGE))
-        e = exp(-abs(h))
-        r = real(1) / (real(1) + e)
-        σ, τ = (r, e * r) if h > 0 else (e * r, r)  # τ = 1 - σ
-        du[i] = dy[i] * (max(x[i], real(-LARGE)) * σ)
-        dx[i] = dy[i] * u[i] * (σ * (real(1) + h * τ))
+        du[i] = dy[i] * _silu(x[i], x.dtype.type)
+        dx[i] = dy[i] * u[i] * _slope(x[i], x.dtype.type)
 
 
 def gate(x, u, y):

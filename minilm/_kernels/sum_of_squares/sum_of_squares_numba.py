@@ -7,6 +7,7 @@ import numpy as np
 from numba import njit, prange
 
 from ..places_numba import FLOAT, numbers
+from ..vecmath_numba import SUM
 
 CHUNK = 16384  # numbers that one thread takes at a time, of as many arrays as they are
 
@@ -26,20 +27,9 @@ def add(places, starts, sums):
             begin += size
 
 
-@njit(cache=True)
+@njit(**SUM)
 def _squares(x):
-    """Eight sums side by side: a single one would wait for each addition."""
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = 0.0
-    whole = len(x) - len(x) % 8
-    for i in range(0, whole, 8):
-        s0 += np.float64(x[i]) ** 2
-        s1 += np.float64(x[i + 1]) ** 2
-        s2 += np.float64(x[i + 2]) ** 2
-        s3 += np.float64(x[i + 3]) ** 2
-        s4 += np.float64(x[i + 4]) ** 2
-        s5 += np.float64(x[i + 5]) ** 2
-        s6 += np.float64(x[i + 6]) ** 2
-        s7 += np.float64(x[i + 7]) ** 2
-    for i in range(whole, len(x)):
-        s0 += np.float64(x[i]) ** 2
-    return s0 + s1 + s2 + s3 + s4 + s5 + s6 + s7
+    total = 0.0
+    for i in range(len(x)):
+        total += np.float64(x[i]) * np.float64(x[i])
+    return total
