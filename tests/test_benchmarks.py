@@ -22,7 +22,7 @@ LOSSES = 4.21274, 4.22910, 4.22012, 4.20878, 4.19306  # of PyTorch, the batch wh
 
 def run(tmp_path, *arguments):
     file = tmp_path / "found.json"
-    command = [sys.executable, "-m", *arguments, "--rounds", "1", "--threads", "1", "--json", str(file)]
+    command = [sys.executable, "-m", *arguments, "--threads", "1", "--json", str(file)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(file.read_text())
@@ -30,7 +30,18 @@ def run(tmp_path, *arguments):
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_a_training_step(parts, tmp_path):
-    found = run(tmp_path, "benchmarks.train_step", "--sides", "torch-eager", "--steps", "1", "--parts", str(parts))
+    found = run(
+        tmp_path,
+        "benchmarks.train_step",
+        "--sides",
+        "torch-eager",
+        "--steps",
+        "1",
+        "--rounds",
+        "1",
+        "--parts",
+        str(parts),
+    )
     ours, theirs = found["sides"]["minilm"], found["sides"]["torch-eager"]
     np.testing.assert_allclose(ours["losses"], theirs["losses"], rtol=2e-4)
     assert ours["losses"] == pytest.approx(LOSSES, rel=2e-4)  # of a whole batch or of its parts
@@ -45,8 +56,19 @@ def test_a_training_step(parts, tmp_path):
         assert side["tokens per second"][0] == pytest.approx(12 * 64 / side["step"][0])
 
 
+def test_a_step_op_by_op(tmp_path):
+    """Nothing is counted twice: what was timed are the kernels of one step, and they fit into it."""
+    found = run(tmp_path, "benchmarks.profile", "--steps", "3")
+    calls = {op: {way: it["calls"] for way, it in ways.items()} for op, ways in found["ops"].items()}
+    assert calls["linear"] == {"forward": 12, "backward": 12}  # three a block, and four blocks
+    assert calls["add_layer_norm"] == {"forward": 8, "backward": 8}
+    assert calls["adamw"] == {"forward": 1}
+    seconds = sum(it["seconds"] for ways in found["ops"].values() for it in ways.values())
+    assert 0.5 * found["step"] < seconds < found["step"]
+
+
 def test_an_op(tmp_path):
-    (row,) = run(tmp_path, "benchmarks.kernels", "rms_norm", "--backend", "auto")["rows"]
+    (row,) = run(tmp_path, "benchmarks.kernels", "rms_norm", "--backend", "auto", "--rounds", "1")["rows"]
     assert row["row"] == "rms_norm gpt2"
     for side in ("auto", "numpy", "torch"):
         assert row["seconds"][side][0] > 0
