@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from minilm import Tensor
+from minilm import Tensor, recompute
 from minilm import functional as F
 from minilm._kernels import registry
 from minilm.testing import AGAINST_PYTORCH, assert_close
@@ -155,6 +155,23 @@ def test_a_gradient_that_the_walk_reads_is_not_written_to_before(way, leaves):
         F.linear(w, v).backward(w.grad if way == "dy" else w.grad[:])
         want = g @ v
     assert_close(w.grad, g + want, AGAINST_PYTORCH[np.float64])
+
+
+def test_a_part_that_is_run_again_adds_to_the_same_gradients(leaves):
+    """The walk inside the walk ends first; w1 and w2 are used in both, and in the first part nothing is there yet."""
+
+    def loss(p, part, run):
+        ids = np.random.default_rng(part).integers(0, 50, (3, 7))
+        x = F.embedding(ids, p["table"])
+        y = run(lambda a: F.linear(F.gelu(F.linear(a, p["w1"], p["b1"])), p["w2"], p["b2"]), x)
+        return (F.linear(F.linear(y, p["w1"]), p["w2"]) * y).sum()
+
+    plain = {name: Tensor(a, requires_grad=True) for name, a in parameters().items()}
+    for part in range(3):
+        loss(leaves, part, recompute).backward()
+        loss(plain, part, lambda f, *args: f(*args)).backward()
+        for name in ("table", "w1", "b1", "w2", "b2"):
+            assert_close(leaves[name].grad, plain[name].grad, AGAINST_PYTORCH[np.float64], name)
 
 
 def test_gradients_in_one_array_stay_there(leaves):
