@@ -29,7 +29,7 @@ from ..nn import (
     Sequences,
     attend,
     attend_across,
-    linear_act,
+    feed_forward,
     split_heads,
 )
 from ..tensor import Tensor, as_tensor
@@ -167,7 +167,7 @@ class BartLayer(Module):
         _, x = self.self_attn_layer_norm(x, self.dropout(self.self_attn(x, sequences)))  # the norm of the sum
         if memory is not None:
             _, x = self.encoder_attn_layer_norm(x, self.dropout(self.encoder_attn(x, memory=memory)))
-        y = self.fc2(self.activation_dropout(linear_act(x, self.fc1, self.act)))
+        y = feed_forward(x, self.fc1, self.act, self.fc2, self.activation_dropout)
         return self.final_layer_norm(x, self.dropout(y))[1]
 
 

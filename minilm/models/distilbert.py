@@ -28,6 +28,7 @@ from ..nn import (
     Module,
     Sequences,
     attend,
+    feed_forward,
     init,
     linear_act,
     parameter,
@@ -132,7 +133,7 @@ class TransformerBlock(Module):
 
     def forward(self, x: Tensor, sequences: Sequences) -> Tensor:
         _, x = self.sa_layer_norm(x, self.attention(x, sequences))  # the norm of the sum
-        return self.output_layer_norm(x, self.dropout(self.ffn.lin2(linear_act(x, self.ffn.lin1, self.act))))[1]
+        return self.output_layer_norm(x, self.dropout(feed_forward(x, self.ffn.lin1, self.act, self.ffn.lin2)))[1]
 
 
 class DistilBertPreTrainedModel(Model):

@@ -189,14 +189,17 @@ def linear_act(x: Tensor, linear: Any, act: Callable[[Any], Any]) -> Tensor:
     return F.bias_gelu(_product(x, linear), linear.bias, GELUS[act])
 
 
-def feed_forward(x: Tensor, up: Any, act: Callable[[Any], Any], down: Any) -> Tensor:
-    """Return down(act(up(x))), what a Transformer's block does to each of its rows.
+def feed_forward(
+    x: Tensor, up: Any, act: Callable[[Any], Any], down: Any, dropout: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Return down(dropout(act(up(x)))), what a Transformer's block does to each of its rows.
 
-    Where ``act`` is GELU, what it gives is not kept for the backward but made again.  Layers with hooks, or of other
-    classes, are called.
+    Where ``act`` is GELU and nothing is dropped, what it gives is not kept for the backward but made again.  Layers
+    with hooks, or of other classes, are called.
     """
-    if act not in GELUS or not (_is_plain(up) and _is_plain(down)):
-        return down(linear_act(x, up, act))
+    if act not in GELUS or not (_is_plain(up) and _is_plain(down)) or (dropout is not None and not _is_idle(dropout)):
+        h = linear_act(x, up, act)
+        return down(h if dropout is None else dropout(h))
     of = down.weight, down.bias, GELUS[act]
     return F.gelu_linear(_product(x, up), up.bias, *of, transposed=type(down) is Linear)
 
@@ -215,6 +218,11 @@ def gated_feed_forward(x: Tensor, gate: Any, act: Callable[[Any], Any], up: Any,
 def _is_plain(layer: Any) -> bool:
     """Whether the layer does nothing but multiply by its weight and add its bias."""
     return type(layer) in (Linear, Conv1D) and not vars(layer).get("_hooks")
+
+
+def _is_idle(layer: Any) -> bool:
+    """Whether the layer is a dropout that drops nothing now."""
+    return type(layer) is Dropout and not (layer.training and layer.p) and not vars(layer).get("_hooks")
 
 
 def _product(x: Tensor, layer: Any) -> Tensor:

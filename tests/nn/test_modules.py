@@ -279,6 +279,28 @@ def test_layers_with_hooks_are_called_in_a_feed_forward(watched):
     assert_close(fused.data, called.data, 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("p", "training", "watched", "op"),
+    [
+        (0.5, True, False, "linear"),
+        (0.5, False, False, "gelu_linear"),
+        (0.0, True, False, "gelu_linear"),
+        (0.5, False, True, "linear"),
+    ],
+)
+def test_a_dropout_inside_a_feed_forward_is_left_out_when_it_drops_nothing(p, training, watched, op):
+    up, down, act = nn.Linear(5, 60, rng=rng()), nn.Linear(60, 3, rng=rng(2)), nn.ACTIVATIONS["gelu"]
+    x, seen = Tensor(rng(1).standard_normal((7, 5)).astype(np.float32), requires_grad=True), []
+    one, other = nn.Dropout(p, rng=rng(3)).train(training), nn.Dropout(p, rng=rng(3)).train(training)
+    if watched:
+        one.register_forward_hook(lambda module, args, out: seen.append(out))
+    out, want = nn.feed_forward(x, up, act, down, one), down(other(act(up(x))))
+    assert out.node.kernel.op == op
+    assert len(seen) == watched
+    assert_close(out.data, want.data, 1e-6)
+    assert (np.abs(want.data - nn.feed_forward(x, up, act, down).data).max() > 0.1) == (p > 0 and training)
+
+
 @pytest.mark.parametrize("hook", [None, 0, 1, 2])
 @pytest.mark.parametrize("name", ["silu", "gelu"])
 def test_a_gated_feed_forward_agrees_with_pytorch(name, hook, backend):
