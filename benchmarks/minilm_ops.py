@@ -34,6 +34,7 @@ FUNCTIONS = {
     "linear": lambda x, w, b, *, transposed, **_: F.linear(x, w, b, transposed=transposed),
     "linear_cross_entropy": _linear_cross_entropy,
     "log_softmax": lambda x, *, axis, **_: F.log_softmax(x, axis),
+    "add_rms_norm": lambda x, y, w, *, eps, **_: F.add_rms_norm(x, y, w, eps)[1],
     "rms_norm": lambda x, w, *, eps, **_: F.rms_norm(x, w, eps),
     "rotary": lambda x, cos, sin, *, interleaved, **_: F.rotary(x, cos, sin, interleaved),
     "relu": lambda x, **_: F.relu(x),

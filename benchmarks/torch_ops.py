@@ -47,6 +47,7 @@ FUNCTIONS = {
     "linear": lambda x, w, b, *, transposed: F.linear(x, w if transposed else w.T, b),
     "linear_cross_entropy": _linear_cross_entropy,
     "log_softmax": lambda x, *, axis: F.log_softmax(x, axis),
+    "add_rms_norm": lambda x, y, w, *, eps: F.rms_norm(x + y, x.shape[-1:], w, eps),
     "rms_norm": lambda x, w, *, eps: F.rms_norm(x, x.shape[-1:], w, eps),
     "rotary": _rotary,
     "relu": F.relu,

@@ -114,6 +114,18 @@ SIZES: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "nanogpt": _add_layer_norm(768, 128, b=False),
         "gpt2": _add_layer_norm(2048, 768),
     },
+    "add_rms_norm": {
+        size: ({"x": shape, "y": shape, "w": shape[-1:] if size != "plain" else None}, {"eps": 1e-5})
+        for size, shape in {
+            "one": (1, 1),
+            "odd": (3, 5, 7),
+            "vector": (13,),
+            "plain": (5, 33),
+            "empty": (0, 4),
+            "wide": (70, 1031),
+            "gpt2": (2048, 768),
+        }.items()
+    },
     "adamw": {
         "one": _adamw((1,), steps=[1]),
         "odd": _adamw((3, 5, 7)),

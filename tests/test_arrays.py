@@ -13,7 +13,7 @@ def layer_norm(x=None, w=None, y=None):
     of = {"x": np.ones((3, 4)), "w": np.ones(4), "y": np.empty((3, 4))}
     given = {name: of[name] if a is None else a for name, a in {"x": x, "w": w, "y": y}.items()}
     loops = registry._cython_loops("layer_norm")
-    loops.forward_rows(given["x"], None, given["w"], np.zeros(4), 1e-5, None, given["y"], np.empty((2, 3)))
+    loops.forward_rows(given["x"], None, given["w"], np.zeros(4), 1e-5, None, given["y"], np.empty((2, 3)), True)
     return given["y"]
 
 
@@ -50,6 +50,7 @@ def test_small_and_large_arrays_are_summed_alike(rows, dtype, backend):
         ("layer_norm", (x, w, b), dy, {"eps": 1e-5}),
         ("add_layer_norm", (x, y, w, b), [ds, dy], {"eps": 1e-5}),
         ("rms_norm", (x, w), dy, {"eps": 1e-5}),
+        ("add_rms_norm", (x, y, w), [ds, dy], {"eps": 1e-5}),
         ("bias_gelu", (x, b), dy, {"approximate": "tanh"}),
     ]:
         found = []

@@ -242,6 +242,11 @@ OPS = {
     "linear": (lambda x, w, b: F.linear(x, w, b), lambda x, w, b: TF.linear(x, w, b), [(2, 3), (4, 3), (4,)]),
     "embedding": (lambda w: F.embedding(IDS, w), lambda w: TF.embedding(torch.tensor(IDS), w), [(5, 3)]),
     "layer_norm": (F.layer_norm, torch_layer_norm, [(3, 5), (5,), (5,)]),
+    "add_rms_norm": (
+        lambda x, y, w: np.add(*F.add_rms_norm(x, y, w, 1e-5)),
+        lambda x, y, w: x + y + TF.rms_norm(x + y, (5,), w, 1e-5),
+        [(3, 5), (3, 5), (5,)],
+    ),
     "rms_norm": (
         lambda x, w: F.rms_norm(x, w, 1e-5),
         lambda x, w: TF.rms_norm(x, (5,), w, 1e-5),

@@ -86,6 +86,7 @@ def torch_gelu_linear(x, s, w, b, *, approximate, transposed):
 
 ORACLES = {
     "add_layer_norm": torch_add_layer_norm,
+    "add_rms_norm": lambda x, y, w, eps: (x + y, F.rms_norm(x + y, x.shape[-1:], w, eps)),
     "attention": torch_attention,
     "bias_gelu": lambda x, b, approximate: F.gelu(x + b, approximate=approximate),
     "cross_entropy": torch_cross_entropy,

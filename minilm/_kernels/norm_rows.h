@@ -1,4 +1,4 @@
-/* One row of layer_norm, of its sum with a residual, or of rms_norm: forward and backward.
+/* One row of layer_norm or rms_norm, alone or of a sum with a residual: forward and backward.
  *
  * Included once per type, with REAL and NAME(x) defined.  Without ``centred`` the mean and the shift are left out, which
  * makes rms_norm.  A row, of C numbers, is read from memory once, in order; its other passes find it in the cache.  Sums
@@ -19,7 +19,7 @@
 typedef REAL NAME(vec) __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 #define AHEAD(p, write) \
-    if ((p) && c * sizeof(REAL) % 64 == 0) __builtin_prefetch((p) + C + c, write) /* a line of the next row */
+    if (c * sizeof(REAL) % 64 == 0) __builtin_prefetch((p) + C + c, write) /* a line of the next row */
 #else
 typedef REAL NAME(vec);
 #define INLINE static inline
@@ -38,6 +38,13 @@ typedef REAL NAME(vec);
         for (long p = 0, c = step; p < PARTS; p++, c += LANES) \
             if (whole || c < end)
 #define EACH_VECTOR for (long c = 0; c < C; c += LANES)
+/* f, where ``whole`` and ``centred`` are constants. */
+#define EACH_KIND(f, ...) \
+    if (C % STEP == 0) \
+        if (centred) f(1, 1, __VA_ARGS__); \
+        else f(1, 0, __VA_ARGS__); \
+    else if (centred) f(0, 1, __VA_ARGS__); \
+    else f(0, 0, __VA_ARGS__);
 
 /* n numbers, at most a vector of them; the places beyond hold ``fill``. */
 INLINE NAME(vec) NAME(load)(const REAL *p, long n, REAL fill) {
@@ -64,7 +71,8 @@ INLINE double NAME(total)(const NAME(vec) *sum) {
 
 INLINE void NAME(forward_of)(const int whole, const int centred, long C, const REAL *x, const REAL *y, const REAL *w,
                              const REAL *b, double eps, REAL *s, REAL *n, REAL *mean, REAL *rstd) {
-    const REAL *in = y ? s : x;
+    const REAL *const in = y ? s : x, *const also = y ? y : x;
+    REAL *const sums = y ? s : n; /* the same line twice costs less than a choice */
     double total = 0;
     REAL mu = 0, r;
     if (centred) {
@@ -79,7 +87,8 @@ INLINE void NAME(forward_of)(const int whole, const int centred, long C, const R
         }
         *mean = mu = (REAL)(total / C);
         total = 0;
-    }
+    } else if (y)
+        EACH_VECTOR NAME(store)(s + c, REST, NAME(load)(x + c, REST, 0) + NAME(load)(y + c, REST, 0));
     EACH_BLOCK {
         NAME(vec) sum[PARTS] = {0};
         EACH_PART {
@@ -91,8 +100,8 @@ INLINE void NAME(forward_of)(const int whole, const int centred, long C, const R
     *rstd = r = (REAL)(1 / sqrt(total / C + eps));
     EACH_VECTOR {
         AHEAD(x, 0);
-        AHEAD(y, 0);
-        AHEAD(s, 1);
+        AHEAD(also, 0);
+        AHEAD(sums, 1);
         AHEAD(n, 1);
         NAME(vec) v = (NAME(load)(in + c, REST, 0) - mu) * r * NAME(load)(w + c, REST, 0);
         if (centred) v += NAME(load)(b + c, REST, 0);
@@ -113,9 +122,10 @@ INLINE void NAME(backward_of)(const int whole, const int centred, long C, const 
         total_g += NAME(total)(sum_g);
         total_gn += NAME(total)(sum_gn) * r;
     }
+    const REAL *const along = ds ? ds : dn;
     const REAL mean_g = (REAL)(total_g / C), mean_gn = (REAL)(total_gn / C);
     EACH_VECTOR {
-        AHEAD(ds, 0);
+        AHEAD(along, 0);
         AHEAD(dn, 0);
         AHEAD(s, 0);
         AHEAD(dx, 1);
@@ -130,19 +140,18 @@ INLINE void NAME(backward_of)(const int whole, const int centred, long C, const 
 }
 
 /* n = (s - mean) rstd w + b, where s = x + y is written too, or, where y is NULL, is x. */
-INLINE void NAME(forward)(const int centred, long C, const REAL *x, const REAL *y, const REAL *w, const REAL *b,
-                          double eps, REAL *s, REAL *n, REAL *mean, REAL *rstd) {
-    if (C % STEP) NAME(forward_of)(0, centred, C, x, y, w, b, eps, s, n, mean, rstd);
-    else NAME(forward_of)(1, centred, C, x, y, w, b, eps, s, n, mean, rstd);
+static void NAME(forward)(int centred, long C, const REAL *x, const REAL *y, const REAL *w, const REAL *b, double eps,
+                          REAL *s, REAL *n, REAL *mean, REAL *rstd) {
+    EACH_KIND(NAME(forward_of), C, x, y, w, b, eps, s, n, mean, rstd)
 }
 
 /* dx = rstd (g - <g> - n <g n>) + ds with g = dn w, where ds may be NULL; dn n is added to dw, and dn to db. */
-INLINE void NAME(backward)(const int centred, long C, const REAL *ds, const REAL *dn, const REAL *s, const REAL *w,
-                           REAL mean, REAL rstd, REAL *dx, REAL *dw, REAL *db) {
-    if (C % STEP) NAME(backward_of)(0, centred, C, ds, dn, s, w, mean, rstd, dx, dw, db);
-    else NAME(backward_of)(1, centred, C, ds, dn, s, w, mean, rstd, dx, dw, db);
+static void NAME(backward)(int centred, long C, const REAL *ds, const REAL *dn, const REAL *s, const REAL *w, REAL mean,
+                           REAL rstd, REAL *dx, REAL *dw, REAL *db) {
+    EACH_KIND(NAME(backward_of), C, ds, dn, s, w, mean, rstd, dx, dw, db)
 }
 
+#undef EACH_KIND
 #undef AHEAD
 #undef EACH_VECTOR
 #undef EACH_PART

@@ -18,6 +18,7 @@ from .threads import here
 
 OPS = (
     "add_layer_norm",
+    "add_rms_norm",
     "attention",
     "bias_gelu",
     "cross_entropy",

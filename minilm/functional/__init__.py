@@ -23,6 +23,7 @@ LOGITS = 1 << 27  # bytes of logits that linear_cross_entropy holds at once
 
 __all__ = [
     "add_layer_norm",
+    "add_rms_norm",
     "bias_gelu",
     "cross_entropy",
     "dropout",
@@ -117,6 +118,25 @@ def rms_norm(input: Any, weight: Any = None, eps: float | None = None) -> Tensor
     checks.last_axis("rms_norm", x, w)
     eps = float(np.finfo(x.dtype).eps) if eps is None else eps
     return apply(kernel("rms_norm"), x, w, eps=eps)
+
+
+def add_rms_norm(x: Any, y: Any, weight: Any = None, eps: float | None = None) -> tuple[Tensor, Tensor]:
+    """Return x + y, a residual stream and what is added to it, and rms_norm(x + y), in one pass over memory.
+
+    Shapes: x (..., C), y the same, weight (C,) -> (..., C) and (..., C).  ``eps`` as in rms_norm.
+    ValueError where the shapes do not fit.  Mathematics: _kernels/add_rms_norm/add_rms_norm.py.
+
+    >>> total, normal = add_rms_norm(Tensor([[1.0, 2.0]]), Tensor([[0.0, -3.0]]), eps=0.0)
+    >>> total, normal
+    (Tensor([[ 1., -1.]]), Tensor([[ 1., -1.]]))
+    """
+    a, b, scale = as_tensor(x), as_tensor(y), checks.optional(weight)
+    if a._data.shape != b._data.shape:
+        raise ValueError(f"add_rms_norm: x and y must have one shape; got x {a.shape} and y {b.shape}.")
+    checks.last_axis("add_rms_norm", a, scale)
+    checks.same_dtype("add_rms_norm", x=a, y=b)
+    eps = float(np.finfo(a.dtype).eps) if eps is None else eps
+    return apply(kernel("add_rms_norm"), a, b, scale, eps=eps)
 
 
 def gelu(input: Any, approximate: str = "none") -> Tensor:

@@ -27,9 +27,11 @@ from ..nn import (
     LayerNorm,
     Module,
     Sequences,
+    add_and_norm,
     attend,
     feed_forward,
     split_fused_heads,
+    through_blocks,
 )
 from ..tensor import Tensor, as_tensor
 from .config import Config
@@ -123,9 +125,7 @@ class GPT2MLP(Module):
 
 
 class GPT2Block(Module):
-    """A layer of the residual stream x.  What was added last, ``update``, is still to be added: the norm that reads the
-    sum makes it in the same pass.
-    """
+    """A layer of the residual stream x, as nn.through_blocks runs it."""
 
     def __init__(self, config: GPT2Config, layer: int, rng: np.random.Generator, dtype: Any):
         C, eps = config.n_embd, config.layer_norm_epsilon
@@ -135,8 +135,8 @@ class GPT2Block(Module):
         self.mlp = GPT2MLP(config, rng, dtype)
 
     def forward(self, x: Tensor, update: Tensor | None, sequences: Sequences) -> tuple[Tensor, Tensor]:
-        x, n = (x, self.ln_1(x)) if update is None else self.ln_1(x, update)  # the sum and its norm
-        x, n = self.ln_2(x, self.attn(n, sequences))
+        x, n = add_and_norm(x, update, self.ln_1)
+        x, n = add_and_norm(x, self.attn(n, sequences), self.ln_2)
         return x, self.mlp(n)
 
 
@@ -184,13 +184,8 @@ class GPT2Model(GPT2PreTrainedModel):
             limit=self.config.n_positions,
         )
         positions = sequences.positions if position_ids is None else position_ids
-        x, update = self.drop(self.wte(as_tensor(input_ids)) + self.wpe(positions)), None  # (B, T, C)
-        states = []
-        for block in self.h:
-            if output_hidden_states:
-                states.append(x if update is None else x + update)
-            x, update = block(x, update, sequences)
-        x = self.ln_f(x) if update is None else self.ln_f(x, update)[1]
+        x = self.drop(self.wte(as_tensor(input_ids)) + self.wpe(positions))  # (B, T, C)
+        x, states = through_blocks(x, self.h, self.ln_f, sequences, keep=output_hidden_states)
         sequences.done()
         return BaseModelOutput(x, past_key_values, (*states, x) if output_hidden_states else None)
 

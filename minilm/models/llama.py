@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..nn import ACTIVATIONS, Embedding, KVCache, RMSNorm, Sequences
+from ..nn import ACTIVATIONS, Embedding, KVCache, RMSNorm, Sequences, through_blocks
 from ..nn.decoder import GatedMLP, RotaryAttention, RotaryBlock
 from ..nn.rotary import Rotary, rope_parameters
 from ..tensor import as_tensor
@@ -173,13 +173,9 @@ class LlamaModel(LlamaPreTrainedModel):
             )
         turns = self.rotary(positions, sequences.lengths)
         x = self.embed_tokens(as_tensor(input_ids))  # (B, T, C)
-        states = [x]
-        for block in self.layers:
-            x = block(x, turns, sequences)
-            states.append(x)
-        x = states[-1] = self.norm(x)
+        x, states = through_blocks(x, self.layers, self.norm, turns, sequences, keep=output_hidden_states)
         sequences.done()
-        return BaseModelOutput(x, past_key_values, tuple(states) if output_hidden_states else None)
+        return BaseModelOutput(x, past_key_values, (*states, x) if output_hidden_states else None)
 
     def new_cache(self, batch: int, capacity: int | None = None) -> KVCache:
         """Return an empty cache for ``batch`` sequences of up to ``capacity`` tokens.

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..nn import ACTIVATIONS, Dropout, Embedding, KVCache, Linear, Module, RMSNorm, Sequences
+from ..nn.layers import add_and_norm, through_blocks
 from ..nn.relative import attend_biased, distances, relative_buckets
 from ..nn.sequences import attend_across, split_heads
 from ..tensor import Tensor, as_tensor
@@ -155,14 +156,15 @@ class T5Block(Module):
         self.layer += [T5Part(config, dtype, DenseReluDense=T5FeedForward(config, rng, dtype))]
         self.dropout = Dropout(config.dropout_rate, rng=rng)
 
-    def forward(self, x: Tensor, sequences: Sequences, bias: Tensor, memory: Memory | None) -> Tensor:
-        part = self.layer[0]
-        x = x + self.dropout(part.SelfAttention(part.layer_norm(x), sequences, bias))
-        if memory is not None:
-            part = self.layer[1]
-            x = x + self.dropout(part.EncDecAttention(part.layer_norm(x), memory=memory))
-        part = self.layer[-1]
-        return x + self.dropout(part.DenseReluDense(part.layer_norm(x)))
+    def forward(self, x: Tensor, update: Any, sequences: Sequences, bias: Tensor, memory: Memory | None) -> Any:
+        own, *across, last = self.layer
+        x, n = add_and_norm(x, update, own.layer_norm)
+        update = self.dropout(own.SelfAttention(n, sequences, bias))
+        for part in across:
+            x, n = add_and_norm(x, update, part.layer_norm)
+            update = self.dropout(part.EncDecAttention(n, memory=memory))
+        x, n = add_and_norm(x, update, last.layer_norm)
+        return x, self.dropout(last.DenseReluDense(n))
 
 
 class T5Stack(Module):
@@ -182,13 +184,11 @@ class T5Stack(Module):
         sequences = Sequences(self.name, input_ids, dtype=self.dtype, **layout)
         bias = self.block[0].layer[0].SelfAttention.bias(sequences)  # (B or 1, H, T, S)
         x = self.dropout(self.embed_tokens(as_tensor(input_ids)))  # (B, T, C)
-        states = [x]
-        for block in self.block:
-            x = block(x, sequences, bias, memory)
-            states.append(x)
-        x = states[-1] = self.dropout(self.final_layer_norm(x))
+        blocks = self.block, self.final_layer_norm, sequences, bias, memory
+        x, states = through_blocks(x, *blocks, keep=output_hidden_states)
+        x = self.dropout(x)
         sequences.done()
-        return BaseModelOutput(x, sequences.cache, tuple(states) if output_hidden_states else None)
+        return BaseModelOutput(x, sequences.cache, (*states, x) if output_hidden_states else None)
 
     def readers(self) -> list[KeysValues]:
         return [block.layer[1].EncDecAttention.keys_values for block in self.block]

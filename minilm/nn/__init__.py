@@ -12,10 +12,12 @@ from .layers import (
     Linear,
     RMSNorm,
     Sequential,
+    add_and_norm,
     feed_forward,
     gated_feed_forward,
     gelu_tanh,
     linear_act,
+    through_blocks,
 )
 from .module import Module, Parameter, functional_call, parameter
 from .sequences import Sequences, attend, attend_across, merge_heads, split_fused_heads, split_heads
@@ -33,6 +35,7 @@ __all__ = [
     "RMSNorm",
     "Sequences",
     "Sequential",
+    "add_and_norm",
     "alibi",
     "alibi_slopes",
     "attend",
@@ -47,4 +50,5 @@ __all__ = [
     "parameter",
     "split_fused_heads",
     "split_heads",
+    "through_blocks",
 ]

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import functional as F
 from ..tensor import Tensor
-from .layers import ACTIVATIONS, Linear, RMSNorm, gated_feed_forward
+from .layers import ACTIVATIONS, Linear, RMSNorm, add_and_norm, gated_feed_forward
 from .module import Module
 from .sequences import Sequences, attend, split_heads
 
@@ -85,7 +85,7 @@ class GatedMLP(Module):
 
 
 class RotaryBlock(Module):
-    """Attention and MLP, each added to what it read."""
+    """Attention and MLP, each added to the residual stream x that it read, as through_blocks runs it."""
 
     def __init__(self, hidden_size: int, eps: float, attention: RotaryAttention, mlp: GatedMLP, *, dtype: Any):
         self.self_attn = attention
@@ -93,6 +93,7 @@ class RotaryBlock(Module):
         self.input_layernorm = RMSNorm(hidden_size, eps, dtype=dtype)
         self.post_attention_layernorm = RMSNorm(hidden_size, eps, dtype=dtype)
 
-    def forward(self, x: Tensor, turns: Turns, sequences: Sequences) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), turns, sequences)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(self, x: Tensor, update: Tensor | None, turns: Turns, sequences: Sequences) -> tuple[Tensor, Tensor]:
+        x, n = add_and_norm(x, update, self.input_layernorm)
+        x, n = add_and_norm(x, self.self_attn(n, turns, sequences), self.post_attention_layernorm)
+        return x, self.mlp(n)

@@ -113,14 +113,38 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """The last axis over its root mean square, times weight, which starts at 1."""
+    """The last axis over its root mean square, times weight, which starts at 1.
+
+    Called with a residual stream and what is added to it, it returns their sum and the sum's norm, made in one pass.
+    """
 
     def __init__(self, normalized_shape: int, eps: float = 1e-6, *, dtype: Any = np.float32):
         self.eps = eps
         self.weight = parameter(init.ones((normalized_shape,), dtype))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight, self.eps)
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Any:
+        if y is None:
+            return F.rms_norm(x, self.weight, self.eps)
+        return F.add_rms_norm(x, y, self.weight, self.eps)
+
+
+def add_and_norm(x: Tensor, update: Tensor | None, norm: Any) -> tuple[Tensor, Tensor]:
+    """Return x + update, made in the pass of the norm that reads it, or x if nothing is to be added; and its norm."""
+    return (x, norm(x)) if update is None else norm(x, update)
+
+
+def through_blocks(x: Tensor, blocks: Any, norm: Any, *given: Any, keep: bool) -> tuple[Tensor, list[Tensor]]:
+    """Return the norm of what the blocks make of x, and, to ``keep``, x and what each block but the last made of it.
+
+    For blocks that normalize first: block(x, update, *given) reads x + update, where update may be None, and returns
+    such a pair.  What was added last is still to be added: the norm that reads the sum makes it.
+    """
+    update, states = None, []
+    for block in blocks:
+        if keep:
+            states.append(x if update is None else x + update)
+        x, update = block(x, update, *given)
+    return add_and_norm(x, update, norm)[1], states
 
 
 class Dropout(Module):

@@ -301,6 +301,38 @@ def test_a_dropout_inside_a_feed_forward_is_left_out_when_it_drops_nothing(p, tr
     assert (np.abs(want.data - nn.feed_forward(x, up, act, down).data).max() > 0.1) == (p > 0 and training)
 
 
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_blocks_that_leave_their_last_sum_to_the_next_norm(blocks, norm, backend):
+    """Against the sums written out, with what each block is given, and every state kept."""
+    layers = [(norm(5, dtype=np.float64), nn.Linear(5, 5, rng=rng(i), dtype=np.float64)) for i in range(blocks)]
+    last = norm(5, dtype=np.float64)
+    for p in (*(p for pair in layers for part in pair for p in part.parameters()), *last.parameters()):
+        p.writable()[...] += rng(7).standard_normal(p.shape)
+    x, want, seen = Tensor(rng(9).standard_normal((4, 5))), [], []
+
+    def block(layer):
+        def run(x, update, number):
+            seen.append(number)
+            x, n = nn.add_and_norm(x, update, layer[0])
+            return x, layer[1](n)
+
+        return run
+
+    out, states = nn.through_blocks(x, map(block, layers), last, 3, keep=True)
+    none, nothing = nn.through_blocks(x, map(block, layers), last, 3, keep=False)
+    h = x.data
+    for own, linear in layers:
+        want.append(h)
+        h = h + linear(own(Tensor(h))).data
+    assert seen == [3] * 2 * blocks
+    assert nothing == []
+    np.testing.assert_array_equal(none.data, out.data)
+    assert_close(out.data, last(Tensor(h)).data, AGAINST_PYTORCH[np.float64])
+    for got, state in zip(states, want, strict=True):
+        assert_close(got.data, state, AGAINST_PYTORCH[np.float64])
+
+
 @pytest.mark.parametrize("hook", [None, 0, 1, 2])
 @pytest.mark.parametrize("name", ["silu", "gelu"])
 def test_a_gated_feed_forward_agrees_with_pytorch(name, hook, backend):

@@ -53,7 +53,7 @@ def add_layer_norm_compiled(loops):
     def forward(x, y, w, b, *, eps):
         x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
         s, n, stats = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), np.empty((2, *x.shape[:-1]), x.dtype)
-        loops.forward_rows(x, y, scale_of(w, x), shift_of(b, x), eps, s, n, stats)
+        loops.forward_rows(x, y, scale_of(w, x), shift_of(b, x), eps, s, n, stats, True)
         return (s, n), (s, w, b is not None, stats)
 
     of_loops = partial(gradients, loops)

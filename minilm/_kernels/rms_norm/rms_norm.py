@@ -16,6 +16,8 @@ import numpy as np
 
 from ..layout import chunks_of, scale_of
 
+LOOPS = "layer_norm"  # the op whose loops these are
+
 
 def rms_norm_forward(x, w, *, eps):  # (..., C), (C,) -> (..., C)
     r = 1 / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + eps)  # (..., 1)
@@ -36,19 +38,25 @@ def rms_norm_backward(dy, saved, needs):
 
 
 def rms_norm_compiled(loops):
-    """Wrap the compiled ``loops`` of rms_norm_numba or rms_norm_cython: lay out, allocate, call."""
+    """Wrap the compiled ``loops`` of layer_norm, told that rows are not centred: lay out, allocate, call."""
 
     def forward(x, w, *, eps):
         x = np.ascontiguousarray(x)
         y, r = np.empty(x.shape, x.dtype), np.empty(x.shape[:-1], x.dtype)
-        loops.forward_rows(x, scale_of(w, x), eps, y, r)
+        loops.forward_rows(x, None, scale_of(w, x), None, eps, None, y, r, False)
         return y, (x, w, r)
 
     def backward(dy, saved, needs):
-        x, w, r = saved
-        dx = np.empty(x.shape, x.dtype)
-        dw = np.empty(x.shape[-1:], x.dtype) if needs[1] and w is not None else None
-        loops.backward_rows(np.ascontiguousarray(dy), x, scale_of(w, x), r, dx, chunks_of(x), dw)
-        return dx if needs[0] else None, dw
+        return gradients(loops, None, dy, saved, needs)
 
     return forward, backward
+
+
+def gradients(loops, ds, dy, saved, needs):
+    """Return dx + ds, where ds may be None, and dw."""
+    x, w, r = saved
+    dx = np.empty(x.shape, x.dtype)
+    dw = np.empty(x.shape[-1:], x.dtype) if needs[1] and w is not None else None
+    ds, dy = None if ds is None else np.ascontiguousarray(ds), np.ascontiguousarray(dy)
+    loops.backward_rows(ds, dy, x, scale_of(w, x), r, dx, chunks_of(x), dw, None, False)
+    return dx if needs[0] else None, dw
