@@ -39,7 +39,7 @@ def silu_compiled(loops):
 
     def forward(x):
         y = np.empty(x.shape, x.dtype)
-        loops.forward(np.ascontiguousarray(x), y)
+        loops.forward(np.ascontiguousarray(x), None, y)
         return y, (x,)
 
     def backward(dy, saved, needs):
@@ -47,7 +47,7 @@ def silu_compiled(loops):
             return (None,)
         (x,) = saved
         dx = np.empty(x.shape, x.dtype)
-        loops.backward(np.ascontiguousarray(dy), np.ascontiguousarray(x), dx)
+        loops.backward(np.ascontiguousarray(dy), np.ascontiguousarray(x), None, dx, None)
         return (dx,)
 
     return forward, backward

@@ -55,110 +55,71 @@ cdef inline floating _slope(floating x) noexcept nogil:
     return one - D if x > 0 else D
 
 
-def forward(x, y):
+def forward(x, u, y):
+    """Write silu(x) into y, times u unless that is None."""
     cdef Rows r = rows(x)
+    cdef const char *gated = reads(u, r.N * r.C, r.unit)
     cdef char *out = writes(y, r.N * r.C, r.unit)
     if r.kind == b"f":
-        _forward_blocks(r.N * r.C, <const float *> r.at, <float *> out)
+        _forward_blocks(r.N * r.C, <const float *> r.at, <const float *> gated, <float *> out)
     else:
-        _forward_blocks(r.N * r.C, <const double *> r.at, <double *> out)
+        _forward_blocks(r.N * r.C, <const double *> r.at, <const double *> gated, <double *> out)
 
 
-cdef void _forward_blocks(Py_ssize_t n, const floating *x, floating *y) noexcept:
-    cdef Py_ssize_t k
-    if n <= ENOUGH:
-        _forward(n, x, y)
-    else:
-        for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static"):
-            _forward(min(BLOCK, n - k * BLOCK), x + k * BLOCK, y + k * BLOCK)
-
-
-cdef void _forward(Py_ssize_t n, const floating *x, floating *y) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        y[i] = _silu(x[i])
-
-
-def gate(x, u, y):
-    """Write silu(x) u into y."""
-    cdef Rows r = rows(x)
-    cdef const char *other = reads(u, r.N * r.C, r.unit)
-    cdef char *out = writes(y, r.N * r.C, r.unit)
-    if r.kind == b"f":
-        _gate_blocks(r.N * r.C, <const float *> r.at, <const float *> other, <float *> out)
-    else:
-        _gate_blocks(r.N * r.C, <const double *> r.at, <const double *> other, <double *> out)
-
-
-cdef void _gate_blocks(Py_ssize_t n, const floating *x, const floating *u, floating *y) noexcept:
-    cdef Py_ssize_t k
-    if n <= ENOUGH:
-        _gate(n, x, u, y)
-    else:
-        for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static"):
-            _gate(min(BLOCK, n - k * BLOCK), x + k * BLOCK, u + k * BLOCK, y + k * BLOCK)
-
-
-cdef void _gate(Py_ssize_t n, const floating *x, const floating *u, floating *y) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        y[i] = _silu(x[i]) * u[i]
-
-
-def gate_backward(dy, x, u, dx, du):
-    cdef Rows r = rows(x)
-    cdef Py_ssize_t n = r.N * r.C
-    cdef const char *down = reads(dy, n, r.unit)
-    cdef const char *other = reads(u, n, r.unit)
-    cdef char *out = writes(dx, n, r.unit)
-    cdef char *of_other = writes(du, n, r.unit)
-    if r.kind == b"f":
-        _gate_backward_blocks(n, <const float *> down, <const float *> r.at, <const float *> other, <float *> out,
-                              <float *> of_other)
-    else:
-        _gate_backward_blocks(n, <const double *> down, <const double *> r.at, <const double *> other,
-                              <double *> out, <double *> of_other)
-
-
-cdef void _gate_backward_blocks(Py_ssize_t n, const floating *dy, const floating *x, const floating *u,
-                                floating *dx, floating *du) noexcept:
+cdef void _forward_blocks(Py_ssize_t n, const floating *x, const floating *u, floating *y) noexcept:
     cdef Py_ssize_t k, i
     if n <= ENOUGH:
-        _gate_backward(n, dy, x, u, dx, du)
+        _forward(n, x, u, y)
     else:
         for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static"):
             i = k * BLOCK
-            _gate_backward(min(BLOCK, n - i), dy + i, x + i, u + i, dx + i, du + i)
+            _forward(min(BLOCK, n - i), x + i, u + i if u else NULL, y + i)
 
 
-cdef void _gate_backward(Py_ssize_t n, const floating *dy, const floating *x, const floating *u, floating *dx,
-                         floating *du) noexcept nogil:
+cdef void _forward(Py_ssize_t n, const floating *x, const floating *u, floating *y) noexcept nogil:
     cdef Py_ssize_t i
-    for i in range(n):
-        du[i] = dy[i] * _silu(x[i])
-        dx[i] = dy[i] * u[i] * _slope(x[i])
-
-
-def backward(dy, x, dx):
-    cdef Rows r = rows(x)
-    cdef const char *down = reads(dy, r.N * r.C, r.unit)
-    cdef char *out = writes(dx, r.N * r.C, r.unit)
-    if r.kind == b"f":
-        _backward_blocks(r.N * r.C, <const float *> down, <const float *> r.at, <float *> out)
+    if u:
+        for i in range(n):
+            y[i] = _silu(x[i]) * u[i]
     else:
-        _backward_blocks(r.N * r.C, <const double *> down, <const double *> r.at, <double *> out)
+        for i in range(n):
+            y[i] = _silu(x[i])
 
 
-cdef void _backward_blocks(Py_ssize_t n, const floating *dy, const floating *x, floating *dx) noexcept:
-    cdef Py_ssize_t k
+def backward(dy, x, u, dx, du):
+    """The gradients in x and, unless they are None, in u."""
+    cdef Rows r = rows(x)
+    cdef Py_ssize_t n = r.N * r.C
+    cdef const char *down = reads(dy, n, r.unit)
+    cdef const char *gated = reads(u, n, r.unit)
+    cdef char *out = writes(dx, n, r.unit)
+    cdef char *of_gated = writes(du, n, r.unit)
+    if r.kind == b"f":
+        _backward_blocks(n, <const float *> down, <const float *> r.at, <const float *> gated, <float *> out,
+                         <float *> of_gated)
+    else:
+        _backward_blocks(n, <const double *> down, <const double *> r.at, <const double *> gated, <double *> out,
+                         <double *> of_gated)
+
+
+cdef void _backward_blocks(Py_ssize_t n, const floating *dy, const floating *x, const floating *u, floating *dx,
+                           floating *du) noexcept:
+    cdef Py_ssize_t k, i
     if n <= ENOUGH:
-        _backward(n, dy, x, dx)
+        _backward(n, dy, x, u, dx, du)
     else:
         for k in prange((n + BLOCK - 1) // BLOCK, nogil=True, schedule="static"):
-            _backward(min(BLOCK, n - k * BLOCK), dy + k * BLOCK, x + k * BLOCK, dx + k * BLOCK)
+            i = k * BLOCK
+            _backward(min(BLOCK, n - i), dy + i, x + i, u + i if u else NULL, dx + i, du + i if u else NULL)
 
 
-cdef void _backward(Py_ssize_t n, const floating *dy, const floating *x, floating *dx) noexcept nogil:
+cdef void _backward(Py_ssize_t n, const floating *dy, const floating *x, const floating *u, floating *dx,
+                    floating *du) noexcept nogil:
     cdef Py_ssize_t i
-    for i in range(n):
-        dx[i] = dy[i] * _slope(x[i])
+    if u:
+        for i in range(n):
+            du[i] = dy[i] * _silu(x[i])
+            dx[i] = dy[i] * u[i] * _slope(x[i])
+    else:
+        for i in range(n):
+            dx[i] = dy[i] * _slope(x[i])

@@ -29,70 +29,50 @@ def _slope(x, real):
 
 
 @njit(**EXACT)
-def _forward(x, y):
-    for i in range(len(x)):
-        y[i] = _silu(x[i], x.dtype.type)
+def _forward(x, u, y):
+    real = x.dtype.type
+    if len(u):
+        for i in range(len(x)):
+            y[i] = _silu(x[i], real) * u[i]
+    else:
+        for i in range(len(x)):
+            y[i] = _silu(x[i], real)
 
 
 @njit(**EXACT)
-def _backward(dy, x, dx):
-    for i in range(len(x)):
-        dx[i] = dy[i] * _slope(x[i], x.dtype.type)
+def _backward(dy, x, u, dx, du):
+    real = x.dtype.type
+    if len(u):
+        for i in range(len(x)):
+            du[i] = dy[i] * _silu(x[i], real)
+            dx[i] = dy[i] * u[i] * _slope(x[i], real)
+    else:
+        for i in range(len(x)):
+            dx[i] = dy[i] * _slope(x[i], real)
 
 
-def forward(x, y):
-    _forward_blocks(flat(x), y.reshape(-1))
-
-
-@njit(parallel=True, cache=True)
-def _forward_blocks(x, y):
-    for k in prange((len(x) + BLOCK - 1) // BLOCK):
-        of = slice(np.int64(k) * BLOCK, np.int64(k + 1) * BLOCK)
-        _forward(x[of], y[of])
-
-
-@njit(**EXACT)
-def _gate(x, u, y):
-    for i in range(len(x)):
-        y[i] = _silu(x[i], x.dtype.type) * u[i]
-
-
-@njit(**EXACT)
-def _gate_backward(dy, x, u, dx, du):
-    for i in range(len(x)):
-        du[i] = dy[i] * _silu(x[i], x.dtype.type)
-        dx[i] = dy[i] * u[i] * _slope(x[i], x.dtype.type)
-
-
-def gate(x, u, y):
-    """Write silu(x) u into y."""
-    _gate_blocks(flat(x), flat(u), y.reshape(-1))
+def forward(x, u, y):
+    """Write silu(x) into y, times u unless that is None; the loops get no numbers of it then."""
+    x, y = flat(x), y.reshape(-1)
+    _forward_blocks(x, x[:0] if u is None else flat(u), y)
 
 
 @njit(parallel=True, cache=True)
-def _gate_blocks(x, u, y):
+def _forward_blocks(x, u, y):
     for k in prange((len(x) + BLOCK - 1) // BLOCK):
         of = slice(np.int64(k) * BLOCK, np.int64(k + 1) * BLOCK)
-        _gate(x[of], u[of], y[of])
+        _forward(x[of], u[of], y[of])
 
 
-def gate_backward(dy, x, u, dx, du):
-    _gate_backward_blocks(flat(dy), flat(x), flat(u), dx.reshape(-1), du.reshape(-1))
+def backward(dy, x, u, dx, du):
+    """The gradients in x and, unless they are None, in u."""
+    x, dx = flat(x), dx.reshape(-1)
+    u, du = (x[:0], dx[:0]) if u is None else (flat(u), du.reshape(-1))
+    _backward_blocks(flat(dy), x, u, dx, du)
 
 
 @njit(parallel=True, cache=True)
-def _gate_backward_blocks(dy, x, u, dx, du):
+def _backward_blocks(dy, x, u, dx, du):
     for k in prange((len(x) + BLOCK - 1) // BLOCK):
         of = slice(np.int64(k) * BLOCK, np.int64(k + 1) * BLOCK)
-        _gate_backward(dy[of], x[of], u[of], dx[of], du[of])
-
-
-def backward(dy, x, dx):
-    _backward_blocks(flat(dy), flat(x), dx.reshape(-1))
-
-
-@njit(parallel=True, cache=True)
-def _backward_blocks(dy, x, dx):
-    for k in prange((len(x) + BLOCK - 1) // BLOCK):
-        of = slice(np.int64(k) * BLOCK, np.int64(k + 1) * BLOCK)
-        _backward(dy[of], x[of], dx[of])
+        _backward(dy[of], x[of], u[of], dx[of], du[of])

@@ -45,7 +45,7 @@ def swiglu_linear_compiled(loops, loops_of_linear):
 
     def gated(g, u):
         a = np.empty(g.shape, g.dtype)
-        loops.gate(np.ascontiguousarray(g), np.ascontiguousarray(u), a)
+        loops.forward(np.ascontiguousarray(g), np.ascontiguousarray(u), a)
         return a
 
     def forward(g, u, w, b, *, transposed):
@@ -60,7 +60,7 @@ def swiglu_linear_compiled(loops, loops_of_linear):
         dg = du = None
         if da is not None:
             dg, du = np.empty(g.shape, g.dtype), np.empty(u.shape, u.dtype)
-            loops.gate_backward(da, np.ascontiguousarray(g), np.ascontiguousarray(u), dg, du)
+            loops.backward(da, np.ascontiguousarray(g), np.ascontiguousarray(u), dg, du)
         return dg if needs[0] else None, du if needs[1] else None, dw, db
 
     return forward, backward
