@@ -28,23 +28,24 @@ def add_layer_norm_forward(x, y, w, b, *, eps):  # (..., C), (..., C), (C,), (C,
 
 
 def add_layer_norm_backward(grads, saved, needs):
-    return _backward(grads, saved, needs, _gradients)
+    return of_sum(grads, saved, needs, partial(with_residual, layer_norm_backward))
 
 
-def _gradients(ds, dn, saved, needs):
-    dx, dw, db = layer_norm_backward(dn, saved, needs)
-    return dx if dx is None or ds is None else dx + ds, dw, db
+def with_residual(norm_backward, ds, dn, saved, needs):
+    """Return the gradients of a norm, the first with ds, which may be None, added to it."""
+    dx, *others = norm_backward(dn, saved, needs)
+    return dx if dx is None or ds is None else dx + ds, *others
 
 
-def _backward(grads, saved, needs, gradients):
-    """dx and dy are one array."""
+def of_sum(grads, saved, needs, gradients):
+    """Return the gradients of x, of y, which is the same array, and of the norm's parameters."""
     ds, dn = grads
-    needs_x, needs_y, *needs_wb = needs
+    needs_x, needs_y, *others = needs
     if dn is None:
-        both, dw, db = ds, None, None
+        both, others = ds, [None] * len(others)
     else:
-        both, dw, db = gradients(ds, dn, saved, (needs_x or needs_y, *needs_wb))
-    return both if needs_x else None, both if needs_y else None, dw, db
+        both, *others = gradients(ds, dn, saved, (needs_x or needs_y, *others))
+    return both if needs_x else None, both if needs_y else None, *others
 
 
 def add_layer_norm_compiled(loops):
@@ -59,6 +60,6 @@ def add_layer_norm_compiled(loops):
     of_loops = partial(gradients, loops)
 
     def backward(grads, saved, needs):
-        return _backward(grads, saved, needs, of_loops)
+        return of_sum(grads, saved, needs, of_loops)
 
     return forward, backward

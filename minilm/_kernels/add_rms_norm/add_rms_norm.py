@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 
+from ..add_layer_norm.add_layer_norm import of_sum, with_residual
 from ..layout import scale_of
 from ..rms_norm.rms_norm import gradients, rms_norm_backward, rms_norm_forward
 
@@ -27,20 +28,7 @@ def add_rms_norm_forward(x, y, w, *, eps):  # (..., C), (..., C), (C,) -> (..., 
 
 
 def add_rms_norm_backward(grads, saved, needs):
-    return _backward(grads, saved, needs, _gradients)
-
-
-def _gradients(ds, dn, saved, needs):
-    dx, dw = rms_norm_backward(dn, saved, needs)
-    return dx if dx is None or ds is None else dx + ds, dw
-
-
-def _backward(grads, saved, needs, gradients):
-    """dx and dy are one array."""
-    ds, dn = grads
-    needs_x, needs_y, needs_w = needs
-    both, dw = (ds, None) if dn is None else gradients(ds, dn, saved, (needs_x or needs_y, needs_w))
-    return both if needs_x else None, both if needs_y else None, dw
+    return of_sum(grads, saved, needs, partial(with_residual, rms_norm_backward))
 
 
 def add_rms_norm_compiled(loops):
@@ -55,6 +43,6 @@ def add_rms_norm_compiled(loops):
     of_loops = partial(gradients, loops)
 
     def backward(grads, saved, needs):
-        return _backward(grads, saved, needs, of_loops)
+        return of_sum(grads, saved, needs, of_loops)
 
     return forward, backward
