@@ -21,6 +21,7 @@ def _linear_cross_entropy(x, w, b, target, *, ignore_index, label_smoothing, red
 
 FUNCTIONS = {
     "add_layer_norm": lambda x, y, w, b, *, eps, **_: F.add_layer_norm(x, y, w, b, eps)[1],
+    "add_rms_norm": lambda x, y, w, *, eps, **_: F.add_rms_norm(x, y, w, eps)[1],
     "attention": _attention,
     "bias_gelu": lambda x, b, *, approximate, **_: F.bias_gelu(x, b, approximate=approximate),
     "gelu_linear": lambda x, s, w, b, *, approximate, transposed, **_: F.gelu_linear(
@@ -34,10 +35,9 @@ FUNCTIONS = {
     "linear": lambda x, w, b, *, transposed, **_: F.linear(x, w, b, transposed=transposed),
     "linear_cross_entropy": _linear_cross_entropy,
     "log_softmax": lambda x, *, axis, **_: F.log_softmax(x, axis),
-    "add_rms_norm": lambda x, y, w, *, eps, **_: F.add_rms_norm(x, y, w, eps)[1],
+    "relu": lambda x, **_: F.relu(x),
     "rms_norm": lambda x, w, *, eps, **_: F.rms_norm(x, w, eps),
     "rotary": lambda x, cos, sin, *, interleaved, **_: F.rotary(x, cos, sin, interleaved),
-    "relu": lambda x, **_: F.relu(x),
     "silu": lambda x, **_: F.silu(x),
     "softmax": lambda x, *, axis, **_: F.softmax(x, axis),
     "swiglu_linear": lambda g, u, w, b, *, transposed, **_: F.swiglu_linear(g, u, w, b, transposed=transposed),

@@ -34,6 +34,7 @@ def _rotary(x, cos, sin, *, interleaved):
 
 FUNCTIONS = {
     "add_layer_norm": lambda x, y, w, b, *, eps: F.layer_norm(x + y, x.shape[-1:], w, b, eps),
+    "add_rms_norm": lambda x, y, w, *, eps: F.rms_norm(x + y, x.shape[-1:], w, eps),
     "attention": _attention,
     "bias_gelu": lambda x, b, *, approximate: F.gelu(x + b, approximate=approximate),
     "gelu_linear": lambda x, s, w, b, *, approximate, transposed: F.linear(
@@ -47,13 +48,12 @@ FUNCTIONS = {
     "linear": lambda x, w, b, *, transposed: F.linear(x, w if transposed else w.T, b),
     "linear_cross_entropy": _linear_cross_entropy,
     "log_softmax": lambda x, *, axis: F.log_softmax(x, axis),
-    "add_rms_norm": lambda x, y, w, *, eps: F.rms_norm(x + y, x.shape[-1:], w, eps),
+    "relu": F.relu,
     "rms_norm": lambda x, w, *, eps: F.rms_norm(x, x.shape[-1:], w, eps),
     "rotary": _rotary,
-    "relu": F.relu,
     "silu": F.silu,
-    "swiglu_linear": lambda g, u, w, b, *, transposed: F.linear(F.silu(g) * u, w if transposed else w.T, b),
     "softmax": lambda x, *, axis: F.softmax(x, axis),
+    "swiglu_linear": lambda g, u, w, b, *, transposed: F.linear(F.silu(g) * u, w if transposed else w.T, b),
 }
 
 

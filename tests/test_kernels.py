@@ -232,14 +232,19 @@ ADDED = {  # by the compiled forms, where it costs less than to make a gradient 
 }
 
 
-@every_case
+def test_which_ops_add_to_a_gradient_that_is_there(backend):
+    """The reference does where making another would cost most: a table, mostly of zeros."""
+    found = {op for op in registry.OPS if registry.load(op, backend).adds}
+    assert found == ({"embedding"} if backend == "numpy" else set(ADDED))
+
+
+@pytest.mark.parametrize(("op", "size"), [case for case in CASES if case[0] in ADDED])
 @every_dtype
 @pytest.mark.parametrize("layout", ["plain", "fortran", "other dtype"])
+@pytest.mark.parametrize("backend", ["numba", "cython"], indirect=True)
 def test_a_gradient_is_added_to_the_one_that_is_there(op, size, layout, dtype, backend):
     """What comes back is either that array, or the gradient alone, which the tape adds."""
     kernel = registry.load(op, backend)
-    if not kernel.adds:
-        return
     arrays, static = sample(op, size, dtype)
     needs, rng = tuple(floating(arrays)), np.random.default_rng(2)
     out, saved = kernel.forward(*arrays, **static)
@@ -253,10 +258,12 @@ def test_a_gradient_is_added_to_the_one_that_is_there(op, size, layout, dtype, b
     for name, g, one, a, to in zip(SIZES[op][size][0], got, alone, there, into, strict=True):
         if one is None:
             assert g is None, name
-        elif layout != "other dtype" or g is not to:
+        elif layout == "other dtype" and op == "linear_cross_entropy" and g is to:  # whose sum takes any array
+            assert_close(g.astype(dtype), one + a, 2e-3, f"d{name}")  # float16 has 11 bits
+        else:
             assert_close(g, one + a if g is to else one, AGAINST_REFERENCE[dtype], f"d{name}")
             assert g.dtype == dtype, name
-        if one is not None and layout == "plain" and backend != "numpy":
+        if one is not None and layout == "plain":
             assert (g is to) == (name in ADDED[op]), name
 
 
@@ -410,15 +417,18 @@ def test_rotary_keeps_the_layout_of_its_input(backend):
         ({"y": np.ones((1, 4))}, ValueError, r"x and y must have one shape; got x \(3, 4\) and y \(1, 4\)"),
         ({"y": np.ones((3, 4), np.float32)}, TypeError, "all must have one dtype; got x float64, y float32"),
         ({"weight": np.ones(3)}, ValueError, r"shape of the last axis of input \(3, 4\); got weight \(3,\)"),
-        ({"bias": np.ones(4, np.float32)}, TypeError, "all must have one dtype"),
+        ({"weight": np.ones(4, np.float32)}, TypeError, "all must have one dtype"),
     ],
 )
 @pytest.mark.parametrize("function", [F.add_layer_norm, F.add_rms_norm])
 def test_a_residual_that_does_not_fit_is_refused(function, change, error, message):
-    if function is F.add_rms_norm and "bias" in change:
-        return
     with pytest.raises(error, match=message):
         function(**{"x": np.ones((3, 4)), "y": np.ones((3, 4)), **change})
+
+
+def test_a_shift_of_another_dtype_is_refused():
+    with pytest.raises(TypeError, match="all must have one dtype"):
+        F.add_layer_norm(np.ones((3, 4)), np.ones((3, 4)), bias=np.ones(4, np.float32))
 
 
 @pytest.mark.parametrize("function", [F.add_layer_norm, F.add_rms_norm])

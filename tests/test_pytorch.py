@@ -98,12 +98,12 @@ ORACLES = {
     "linear": lambda x, w, b, transposed: F.linear(x, w if transposed else w.T, b),
     "linear_cross_entropy": torch_linear_cross_entropy,
     "log_softmax": torch_softmax("log_softmax"),
-    "rotary": torch_rotary,
     "relu": F.relu,
-    "silu": F.silu,
-    "swiglu_linear": lambda g, u, w, b, transposed: F.linear(F.silu(g) * u, w if transposed else w.T, b),
     "rms_norm": lambda x, w, eps: F.rms_norm(x, x.shape[-1:], w, eps),
+    "rotary": torch_rotary,
+    "silu": F.silu,
     "softmax": torch_softmax("softmax"),
+    "swiglu_linear": lambda g, u, w, b, transposed: F.linear(F.silu(g) * u, w if transposed else w.T, b),
 }
 CASES = [(op, size) for op in registry.OPS for size in SIZES[op] if size not in MODEL_SIZES]
 

@@ -136,7 +136,9 @@ class Tensor(Operators):
 
         ``dy`` has this tensor's shape and defaults to 1 for a single number.  ``retain_graph`` keeps what was saved
         for a second call.  ``create_graph`` makes the gradients Tensors on the tape; the forward pass must have run
-        under ``minilm.decomposed()``.  RuntimeError where nothing requires a gradient, or a saved array was written to.
+        under ``minilm.decomposed()``.  RuntimeError where nothing requires a gradient, or a saved array was written to;
+        no ``.grad`` is touched then.  Interrupted, or out of memory, it may leave a ``.grad`` that was there with a
+        part of the new one added: set it to None before going on.
         """
         if self.node is None:
             raise RuntimeError("backward: nothing here requires a gradient. Was this computed under no_grad()?")
